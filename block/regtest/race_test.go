@@ -1,0 +1,5 @@
+//go:build race
+
+package regtest
+
+const raceEnabled = true
