@@ -254,6 +254,10 @@ func (s *templateJSON) template(txs []Transaction) (*Template, error) {
 		if err != nil {
 			return fail("default_witness_commitment", "%v", err)
 		}
+		if len(script) == len(chainhash.Hash{}) {
+			// btcd names what is committed to, where BIP 145 wants the whole script.
+			script = append(bytes.Clone(witnessTag), script...)
+		}
 		if !isWitnessCommitment(script) {
 			return fail("default_witness_commitment", "%.80q is not a commitment output (BIP 141)", s.DefaultWitnessCommitment)
 		}

@@ -2,12 +2,15 @@ package job_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/poolkit/poolkit/job"
@@ -411,6 +414,39 @@ func BenchmarkParseTemplate(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
+		})
+	}
+}
+
+func TestParseTemplateTakesBothCommitments(t *testing.T) {
+	// btcd names the 32 bytes that are committed to, where BIP 145 wants the whole output script.
+	const commitmentScript = "6a24aa21a9ed"
+	commitment := strings.Repeat("ab", 32)
+	reply := func(value string) []byte {
+		return []byte(`{"result":{"version":1,"previousblockhash":"` + strings.Repeat("00", 32) + `","transactions":[],` +
+			`"coinbasevalue":1,"curtime":2,"bits":"207fffff","height":3,"default_witness_commitment": "` + value + `"},"error":null}`)
+	}
+	for _, tt := range []struct {
+		name, value, want string // want is empty for an error
+	}{
+		{"output script of bitcoind", commitmentScript + commitment, commitmentScript + commitment},
+		{"bare hash of btcd", commitment, commitmentScript + commitment},
+		{"too short", commitment[2:], ""},
+		{"another script", "76a914" + commitment, ""},
+		{"no hexadecimal", strings.Repeat("xy", 32), ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			body := reply(tt.value)
+			tpl, err := job.ParseTemplate(body, time.Now())
+			if tt.want == "" {
+				var field *job.FieldError
+				require.True(t, errors.As(err, &field), "%v", err)
+				require.Equal(t, "default_witness_commitment", field.Field)
+				return
+			}
+			require.NoError(t, err)
+			require.Equal(t, tt.want, hex.EncodeToString(tpl.WitnessCommitment))
+			require.Equal(t, chainhash.DoubleHashH(body), tpl.ID)
 		})
 	}
 }
