@@ -2,6 +2,7 @@ package job
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -223,7 +224,7 @@ func appendVarint(dst []byte, n uint64) []byte {
 // of the given network. An address of another network is refused.
 func PayoutScript(addr string, net *chaincfg.Params) ([]byte, error) {
 	a, err := address.DecodeAddress(addr, net)
-	if err != nil {
+	if err != nil || !a.IsForNet(net) {
 		for _, other := range []*chaincfg.Params{
 			&chaincfg.MainNetParams, &chaincfg.TestNet4Params, &chaincfg.RegressionNetParams, &chaincfg.SigNetParams,
 		} {
@@ -231,10 +232,7 @@ func PayoutScript(addr string, net *chaincfg.Params) ([]byte, error) {
 				return nil, fmt.Errorf("job: payout address %q is for %s, not for %s", addr, other.Name, net.Name)
 			}
 		}
-		return nil, fmt.Errorf("job: payout address %q: %w", addr, err)
-	}
-	if !a.IsForNet(net) {
-		return nil, fmt.Errorf("job: payout address %q is not for %s", addr, net.Name)
+		return nil, fmt.Errorf("job: payout address %q is not one of %s: %w", addr, net.Name, cmp.Or(err, errForeignAddress))
 	}
 	if _, ok := a.(*address.AddressPubKey); ok {
 		return nil, fmt.Errorf("job: payout address %q is a public key, not an address", addr)
@@ -245,3 +243,5 @@ func PayoutScript(addr string, net *chaincfg.Params) ([]byte, error) {
 	}
 	return script, nil
 }
+
+var errForeignAddress = errors.New("it belongs to another network")

@@ -372,6 +372,7 @@ func TestMakerWithABuilder(t *testing.T) {
 		go func() { ended <- maker.Run(ctx) }()
 		jobs := make(chan *job.Job, 10)
 		go func() { _ = hub.Follow(ctx, 0, func(j *job.Job) { jobs <- j }) }()
+		synctest.Wait() // it follows, or the first job would come a second time as the one of the interval
 		for _, name := range []string{"mainnet-empty", "mainnet", "mainnet-next"} {
 			tmpl := jobtest.Template(t, name)
 			tmpl.Received = time.Now()
