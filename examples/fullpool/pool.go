@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/poolkit/poolkit/block"
+	"github.com/poolkit/poolkit/difficulty"
+	"github.com/poolkit/poolkit/job"
+	"github.com/poolkit/poolkit/share"
+	"github.com/poolkit/poolkit/sharelog"
+	"github.com/poolkit/poolkit/stats"
+	"github.com/poolkit/poolkit/stats/pebblestats"
+	"github.com/poolkit/poolkit/stratum"
+	"golang.org/x/sync/errgroup"
+)
+
+// A pool is one value of each room, joined by the interfaces of job and share:
+//
+//	backend ─▶ job.Maker ─▶ Hub ─▶ stratum.Server ⇄ miners
+//	                                   │  │
+//	      every share ─▶ sharelog.Writer  └─ solved ─▶ block.Maker ─▶ backend
+//	                          │
+//	             Dir ─▶ Tail ─▶ stats.Aggregator ─▶ Flusher ─▶ pebble
+//
+// The statistics are computed from the log, and the place they have got to is stored with them: whatever the process
+// dies of, each share in the log counts once.
+type pool struct {
+	cfg     *config
+	log     *slog.Logger
+	backend *backend
+
+	maker   *job.Maker
+	server  *stratum.Server
+	blocks  *block.Maker
+	found   *block.File
+	watcher *block.Watcher
+	writer  *sharelog.Writer
+	tail    *sharelog.Tail
+	totals  *stats.Aggregator
+	flusher *stats.Flusher
+
+	miners net.Listener
+	web    net.Listener
+	pages  http.Handler
+
+	closers []io.Closer // in the order they were opened
+}
+
+// stopWithin bounds each of the three steps of a stop, front, back and nodes, to keep the whole below five seconds.
+const stopWithin = 1500 * time.Millisecond
+
+// open opens everything, or nothing and says why.
+func open(ctx context.Context, cfg *config, log *slog.Logger) (p *pool, err error) {
+	p = &pool{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	// The ports come first: they are what another pool on this machine would hold.
+	if p.miners, err = listen("-listen", cfg.Listen); err != nil {
+		return p, err
+	}
+	p.closers = append(p.closers, closeOnce{p.miners})
+	if p.web, err = listen("-http", cfg.HTTP); err != nil {
+		return p, err
+	}
+	p.closers = append(p.closers, closeOnce{p.web})
+	if err := os.MkdirAll(cfg.Data, 0o755); err != nil {
+		return p, fmt.Errorf("cannot make the data folder: %w", err)
+	}
+	// The share log locks the folder, so it is opened before anything else in it.
+	shares, err := sharelog.OpenDir(filepath.Join(cfg.Data, "sharelog"), &sharelog.DirOptions{Logger: log})
+	if err != nil {
+		return p, err
+	}
+	p.closers = append(p.closers, shares)
+	for _, step := range []func() error{
+		func() error { return p.openBackend(ctx) },
+		func() error { return p.openStats(ctx, shares) },
+		p.openBlocks,
+		func() error { return p.openServer(shares) },
+		func() (err error) { p.pages, err = p.handler(); return err },
+	} {
+		if err := step(); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// Close closes everything that was opened, the last first.
+func (p *pool) Close() error {
+	var errs []error
+	for _, c := range slices.Backward(p.closers) {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closeOnce is a listener that the server has closed when all went well.
+type closeOnce struct{ net.Listener }
+
+func (c closeOnce) Close() error {
+	if err := c.Listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+func listen(flag, addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s %s: %w", flag, addr, err)
+	}
+	return ln, nil
+}
+
+func (p *pool) openBackend(ctx context.Context) (err error) {
+	if p.cfg.embedded() {
+		p.backend, err = openEmbedded(p.cfg, p.log)
+	} else {
+		p.backend, err = openNodes(ctx, p.cfg, p.log)
+	}
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, p.backend)
+	return nil
+}
+
+func (p *pool) openStats(ctx context.Context, shares *sharelog.Dir) error {
+	store, err := pebblestats.Open(filepath.Join(p.cfg.Data, "stats"), nil)
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, store)
+	if p.totals, err = stats.New(nil); err != nil {
+		return err
+	}
+	place, err := p.totals.Restore(ctx, store)
+	if err != nil {
+		return err
+	}
+	var from sharelog.Position
+	if err := from.UnmarshalText(place); err != nil {
+		return err
+	}
+	count := func(ctx context.Context, shares []share.Share, next sharelog.Position) error {
+		place, err := next.MarshalText()
+		if err != nil {
+			return err
+		}
+		return p.totals.Apply(ctx, shares, place)
+	}
+	if p.tail, err = sharelog.NewTail(shares, from, count, &sharelog.TailOptions{MaxErrors: -1, Logger: p.log}); err != nil {
+		return err
+	}
+	p.flusher = stats.NewFlusher(p.totals, store, &stats.FlusherOptions{StopTimeout: stopWithin, Logger: p.log})
+	return nil
+}
+
+func (p *pool) openBlocks() error {
+	found, err := block.OpenFile(filepath.Join(p.cfg.Data, "blocks.jsonl"), &block.FileOptions{Logger: p.log})
+	if err != nil {
+		return err
+	}
+	p.found = found
+	p.closers = append(p.closers, found)
+	spool, err := block.OpenSpool(filepath.Join(p.cfg.Data, "blocks"), &block.SpoolOptions{Logger: p.log})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, spool)
+	p.blocks, err = block.NewMaker(spool, p.backend.submit, found, &block.MakerOptions{
+		StopTimeout: stopWithin, Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.watcher, err = block.NewWatcher(found, p.backend.confirm, &block.WatcherOptions{
+		Interval: 2 * time.Second, ConfirmDepth: p.backend.confirmDepth, Logger: p.log,
+	})
+	return err
+}
+
+func (p *pool) openServer(shares *sharelog.Dir) error {
+	builder, err := job.NewBuilder(job.Chain(p.cfg.Network), p.backend.payout, &job.BuilderOptions{Text: p.cfg.Text})
+	if err != nil {
+		return err
+	}
+	hub := job.NewHub(nil)
+	p.maker, err = job.NewMaker(p.backend.source, builder.Build, hub, &job.MakerOptions{Logger: p.log})
+	if err != nil {
+		return err
+	}
+	users, err := stratum.OpenUsers(filepath.Join(p.cfg.Data, "users"))
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, users)
+	if p.writer, err = sharelog.NewWriter(shares, &sharelog.WriterOptions{
+		StopTimeout: stopWithin, Logger: p.log,
+	}); err != nil {
+		return err
+	}
+	p.server, err = stratum.New(hub, users, p.writer, p.blocks, &stratum.Options{
+		StartDifficulty: difficulty.Difficulty(p.cfg.Diff),
+		MinDifficulty:   difficulty.Difficulty(p.cfg.MinDiff),
+		MaxDifficulty:   difficulty.Difficulty(p.cfg.MaxDiff),
+		NewPolicy:       p.newPolicy(),
+		DrainTimeout:    stopWithin,
+		Logger:          p.log,
+		Hooks:           stratum.Hooks{Authorized: p.learnName},
+	})
+	return err
+}
+
+// newPolicy returns nil for the server's own choice, which is vardiff.
+func (p *pool) newPolicy() func(*stratum.Session) difficulty.Policy {
+	if p.cfg.Vardiff {
+		return nil
+	}
+	return func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(p.cfg.Diff) }
+}
+
+// learnName gives the statistics the names that records do not carry.
+func (p *pool) learnName(s *stratum.Session) {
+	worker, user := s.Worker()
+	p.totals.Observe(user, worker.ID(), worker)
+}
+
+// run runs the pool until ctx ends. Then the front stops, which is where shares come from, and the back after it, when
+// it has written what the front acknowledged.
+func (p *pool) run(ctx context.Context) error {
+	frontCtx, stopFront := context.WithCancel(ctx)
+	defer stopFront()
+	backCtx, stopBack := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBack()
+	front, frontCtx := errgroup.WithContext(frontCtx)
+	back, backCtx := errgroup.WithContext(backCtx)
+	defer context.AfterFunc(backCtx, stopFront)() // a dead queue closes the front door
+
+	back.Go(func() error { return p.blocks.Run(backCtx) })
+	back.Go(func() error { return p.watcher.Run(backCtx) })
+	back.Go(func() error { return p.writer.Run(backCtx) })
+	back.Go(func() error { return p.tail.Run(backCtx) })
+	back.Go(func() error { return p.flusher.Run(backCtx) })
+
+	front.Go(func() error { return p.maker.Run(frontCtx) })
+	front.Go(func() error { return p.server.Serve(frontCtx, p.miners) })
+	front.Go(func() error { return serveHTTP(frontCtx, p.web, p.pages) })
+	front.Go(func() error { return p.report(frontCtx) })
+	if p.cfg.Mine > 0 {
+		front.Go(func() error { return p.mine(frontCtx) })
+	}
+	p.log.Info("the pool is open", "miners", "stratum+tcp://"+p.miners.Addr().String(),
+		"statistics", "http://"+p.web.Addr().String()+"/", "network", p.cfg.Network, "chain", p.backend.name,
+		"pays", p.backend.address, "data", p.cfg.Data)
+
+	err := front.Wait()
+	stopBack()
+	err = errors.Join(err, back.Wait())
+	if err == nil {
+		p.log.Info("the pool is closed")
+	}
+	return err
+}
+
+// serveHTTP serves the statistics until ctx ends.
+func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close()
+		}
+		stopped <- nil
+	})
+	err := srv.Serve(ln)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}

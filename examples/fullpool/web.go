@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/poolkit/poolkit/block"
+	"github.com/poolkit/poolkit/stats/httpstats"
+)
+
+// handler serves the statistics: the totals, and what the records of blocks add to them.
+func (p *pool) handler() (http.Handler, error) {
+	return httpstats.NewHandler(p.totals, httpstats.BlockSourceFunc(p.foundBlocks), &httpstats.Options{
+		Title:  "poolkit on " + p.cfg.Network,
+		Nodes:  httpstats.NodeSourceFunc(p.nodeStates),
+		Logger: p.log,
+	})
+}
+
+var states = map[block.State]httpstats.State{
+	block.Candidate: httpstats.Candidate,
+	block.Immature:  httpstats.Immature,
+	block.Matured:   httpstats.Matured,
+	block.Orphaned:  httpstats.Matured,
+}
+
+func (p *pool) foundBlocks(ctx context.Context) ([]httpstats.Block, error) {
+	found, err := p.found.Found(ctx, block.Query{})
+	if err != nil {
+		return nil, err
+	}
+	next := p.nextHeight()
+	blocks := make([]httpstats.Block, len(found))
+	for i, f := range found {
+		blocks[i] = httpstats.Block{
+			Height:     f.Height,
+			Hash:       f.Hash,
+			Time:       f.FoundAt,
+			Difficulty: f.Difficulty,
+			JobID:      f.JobID,
+			Nonce:      f.Nonce,
+			State:      states[f.State],
+			Orphan:     f.IsOrphaned(),
+			RewardSats: f.Rewards,
+			Finder:     f.WorkerName,
+		}
+		if f.State == block.Immature || f.State == block.Matured {
+			blocks[i].Confirmations = int(max(0, next-f.Height))
+		}
+	}
+	return blocks, nil
+}
+
+// nextHeight returns the height that the pool works on, 0 before the first job.
+func (p *pool) nextHeight() int32 {
+	if j := p.server.Stats().LastJob; j != nil {
+		return j.Height
+	}
+	return 0
+}
+
+func (p *pool) nodeStates(context.Context) ([]httpstats.Node, error) {
+	node := httpstats.Node{Name: p.backend.name, Chain: p.cfg.Network}
+	if j := p.server.Stats().LastJob; j != nil {
+		node.Height, node.Difficulty, node.LastBeat = j.Height, j.Target().Difficulty(), j.ID.Time()
+	}
+	return []httpstats.Node{node}, nil
+}
