@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -26,12 +27,14 @@ type Authorizer interface {
 var ErrUnknownUser = errors.New("stratum: unknown user")
 
 // Users is an Authorizer for open pools: everybody may mine, and a name gets its number when it is first seen. The
-// numbers are kept in a file, one line "number name" each, which is only ever appended to.
+// numbers are kept in a file, one line "number name" each, which is only ever appended to, by one process at a time. A
+// number is on disk before anything is credited to it.
 type Users struct {
 	mu   sync.RWMutex
 	ids  map[string]int32
 	last int32
 	file *os.File // nil keeps nothing
+	end  int64    // of the complete lines
 }
 
 // OpenUsers reads the numbers given so far from the file at path, which is created when it is missing. With an empty
@@ -55,20 +58,20 @@ func OpenUsers(path string) (*Users, error) {
 
 func (u *Users) load(f *os.File) error {
 	r := bufio.NewReader(f)
-	var end int64
+	taken := make(map[int32]bool)
 	for n := 1; ; n++ {
 		line, err := r.ReadString('\n')
 		if errors.Is(err, io.EOF) {
 			// A line without an end was being written when the process was killed; nobody has seen its number.
 			if line != "" {
-				return f.Truncate(end)
+				return f.Truncate(u.end)
 			}
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		end += int64(len(line))
+		u.end += int64(len(line))
 		number, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		id, err := strconv.ParseInt(number, 10, 32)
 		if !ok || err != nil || id <= 0 || name == "" {
@@ -77,6 +80,10 @@ func (u *Users) load(f *os.File) error {
 		if _, ok := u.ids[name]; ok {
 			return fmt.Errorf("line %d: user %q has a number already", n, name)
 		}
+		if taken[int32(id)] {
+			return fmt.Errorf("line %d: number %d is another user's", n, id)
+		}
+		taken[int32(id)] = true
 		u.ids[name] = int32(id)
 		u.last = max(u.last, int32(id))
 	}
@@ -98,14 +105,30 @@ func (u *Users) Authorize(_ context.Context, w share.Worker, _ string) (int32, e
 	if id, ok := u.ids[w.User]; ok {
 		return id, nil
 	}
+	if u.last == math.MaxInt32 {
+		return 0, fmt.Errorf("stratum: number user %q: all numbers are given", w.User)
+	}
 	id = u.last + 1
 	if u.file != nil {
-		if _, err := fmt.Fprintf(u.file, "%d %s\n", id, w.User); err != nil {
+		if err := u.keep(fmt.Sprintf("%d %s\n", id, w.User)); err != nil {
 			return 0, fmt.Errorf("stratum: number user %q: %w", w.User, err)
 		}
 	}
 	u.ids[w.User], u.last = id, id
 	return id, nil
+}
+
+// keep appends a line, whole or not at all. The lock is held.
+func (u *Users) keep(line string) error {
+	_, err := u.file.WriteString(line)
+	if err == nil {
+		err = u.file.Sync()
+	}
+	if err != nil {
+		return errors.Join(err, u.file.Truncate(u.end))
+	}
+	u.end += int64(len(line))
+	return nil
 }
 
 // Names calls yield with every user and its number until it returns false, in no order.

@@ -408,7 +408,8 @@ func (s *Session) solved(ctx context.Context, r *share.Ruling, j *job.Job, sub *
 		Found:    now,
 	}
 	s.srv.counters.solutions.Add(1)
-	err := s.srv.solutions.PutSolution(ctx, solution)
+	// A block is worth more than a quick stop.
+	err := s.srv.solutions.PutSolution(context.WithoutCancel(ctx), solution)
 	log := s.srv.opts.Logger.With("height", j.Height, "hash", r.Hash.String(), "worker", s.worker.String())
 	if err != nil {
 		log.Error("BLOCK COULD NOT BE HANDED ON", "error", err)

@@ -379,7 +379,15 @@ func (s *Server) Sessions(yield func(*Session) bool) {
 	}
 }
 
-// Stats returns the server's counters.
+// LatestJob returns the job that a miner who comes now is sent, nil before the first.
+func (s *Server) LatestJob() *job.Job {
+	if enc := s.latest.Load(); enc != nil {
+		return enc.job
+	}
+	return nil
+}
+
+// Stats returns the server's counters. It looks at every session.
 func (s *Server) Stats() Stats {
 	st := Stats{
 		Connections: s.counters.accepted.Load(),
@@ -400,9 +408,7 @@ func (s *Server) Stats() Stats {
 			st.Authorized++
 		}
 	}
-	if enc := s.latest.Load(); enc != nil {
-		st.LastJob = enc.job
-	}
+	st.LastJob = s.LatestJob()
 	s.pushMu.Lock()
 	st.LastJobSent = s.lastPush
 	s.pushMu.Unlock()

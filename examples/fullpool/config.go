@@ -111,8 +111,8 @@ func (c *config) flags(fs *flag.FlagSet, file *string) {
 	fs.Var(&list{values: &c.ZMQ}, "zmq", "hashblock `endpoint` of a node, in the order of the nodes, may be repeated")
 	fs.StringVar(&c.Address, "address", c.Address, "`address` that blocks pay to; required with a node")
 	fs.StringVar(&c.Text, "coinbase-text", c.Text, "`text` that every block carries")
-	fs.Var(&c.Diff, "diff", "`difficulty` that miners start at (default 16384, on the embedded chain 1/1024)")
-	fs.Var(&c.MinDiff, "min-diff", "lowest `difficulty` (default 64, or -diff where that is lower)")
+	fs.Var(&c.Diff, "diff", "`difficulty` that miners start at (default 16384, on regtest 1/1024)")
+	fs.Var(&c.MinDiff, "min-diff", "lowest `difficulty` (default 64, on regtest 1/65536, or -diff where that is lower)")
 	fs.Var(&c.MaxDiff, "max-diff", "highest `difficulty` (default 2^62)")
 	fs.BoolVar(&c.Vardiff, "vardiff", c.Vardiff, "follow each miner's hashrate")
 	fs.IntVar(&c.Mine, "mine", c.Mine, "CPU miner `goroutines`; -1 means 1 on the embedded chain, else none")
@@ -210,7 +210,7 @@ func (c *config) check() error {
 	}
 	if c.Diff == 0 {
 		c.Diff = 16384
-		if c.embedded() {
+		if c.Network == "regtest" { // where CPUs mine
 			c.Diff = 1.0 / 1024
 		}
 		c.Diff = max(c.Diff, c.MinDiff)
@@ -220,7 +220,7 @@ func (c *config) check() error {
 	}
 	if c.MinDiff == 0 {
 		c.MinDiff = min(64, c.Diff)
-		if c.embedded() {
+		if c.Network == "regtest" {
 			c.MinDiff = min(1.0/65536, c.Diff)
 		}
 	}

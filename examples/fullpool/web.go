@@ -53,7 +53,7 @@ func (p *pool) foundBlocks(ctx context.Context) ([]httpstats.Block, error) {
 
 // nextHeight returns the height that the pool works on, 0 before the first job.
 func (p *pool) nextHeight() int32 {
-	if j := p.server.Stats().LastJob; j != nil {
+	if j := p.server.LatestJob(); j != nil {
 		return j.Height
 	}
 	return 0
@@ -61,7 +61,7 @@ func (p *pool) nextHeight() int32 {
 
 func (p *pool) nodeStates(context.Context) ([]httpstats.Node, error) {
 	node := httpstats.Node{Name: p.backend.name, Chain: p.cfg.Network}
-	if j := p.server.Stats().LastJob; j != nil {
+	if j := p.server.LatestJob(); j != nil {
 		node.Height, node.Difficulty, node.LastBeat = j.Height, j.Target().Difficulty(), j.ID.Time()
 	}
 	return []httpstats.Node{node}, nil
