@@ -65,8 +65,9 @@ type ValidatorOptions struct {
 	// cover the time for which jobs are accepted; 0 means 10 minutes. The newest job's shares are never forgotten.
 	Memory time.Duration
 
-	// MaxShares bounds the shares that are remembered for one job; further ones are answered [Rejected]. 0 means
-	// 262,144, which takes 10 MB: a difficulty that lets a miner send that many for one job is far too low.
+	// MaxShares bounds the shares that are accepted for one job, all of which are remembered; further ones are answered
+	// [Rejected]. 0 means 262,144, which takes 10 MB: a difficulty that lets a miner find that many is far too low.
+	// Of shares that are refused, the first 1,024 of a job are remembered, since sending them costs a miner nothing.
 	MaxShares int
 }
 
@@ -79,9 +80,13 @@ type Validator struct {
 }
 
 type jobShares struct {
-	id     job.ID
-	shares map[shareKey]struct{}
+	id      job.ID
+	shares  map[shareKey]struct{}
+	refused int // of shares, those that earned nothing
 }
+
+// maxRefused bounds what a miner can have us remember without doing any work.
+const maxRefused = 1024
 
 // A shareKey is everything of a header that a miner chooses, so within one job equal keys mean equal headers. It holds
 // the header's version and not the bits as sent, because two readings of different bits can make one version.
@@ -155,38 +160,42 @@ func (v *Validator) Validate(w *Work, sub *Submission, now time.Time) (r Ruling)
 		nonce:         sub.Nonce,
 		headerVersion: version,
 	}
-	switch v.remember(j.ID, key, now) {
-	case known:
-		// The header was handed on when it came first.
+	seen := v.sharesOf(j.ID, now)
+	if _, ok := seen.shares[key]; ok {
+		// If it is a block, it was handed on when it came first.
 		r.Verdict, r.Solves = Duplicate, false
 		return r
-	case full:
-		r.Verdict = Rejected
-		return r
 	}
+	r.Verdict = v.rule(w, sub, &r, ntime, meets, now)
+	if !seen.remember(key, r.Verdict.Accepted() || r.Solves, &v.opts) {
+		r.Verdict = Rejected
+	}
+	return r
+}
 
+// rule returns the verdict on a share that is no duplicate.
+func (v *Validator) rule(w *Work, sub *Submission, r *Ruling, ntime uint32, meets bool, now time.Time) Verdict {
+	j := w.Job
 	latest := max(int64(j.Time), now.Unix()) + int64(v.opts.MaxFuture/time.Second)
 	switch {
 	case sub.Stale && !sub.Grace:
-		r.Verdict = Stale
+		return Stale
 	case ntime < j.MinTime:
-		r.Verdict = TimeTooOld
+		return TimeTooOld
 	case int64(ntime) > latest || j.MaxTime != 0 && ntime > j.MaxTime:
-		r.Verdict = TimeTooNew
+		return TimeTooNew
 	case sub.VersionBits&^v.opts.VersionMask != 0:
-		r.Verdict = IllegalVersionBits
+		return IllegalVersionBits
 	case !r.Solves && !meets:
-		r.Verdict = LowDifficulty
+		return LowDifficulty
 	case r.Solves && sub.Stale:
-		r.Verdict = SolvedStale
+		return SolvedStale
 	case r.Solves:
-		r.Verdict = Solved
+		return Solved
 	case sub.Stale:
-		r.Verdict = AcceptedStale
-	default:
-		r.Verdict = Accepted
+		return AcceptedStale
 	}
-	return r
+	return Accepted
 }
 
 // hash completes the header with its version, hashes it and returns the version. Miners combine the job's version with
@@ -233,30 +242,31 @@ func (r *Ruling) setVersion(version uint32) {
 	r.Hash = sha256.Sum256(first[:])
 }
 
-// What remember finds.
-const (
-	fresh = iota
-	known
-	full
-)
+// remember notes a share and reports whether there was room. One that earned nothing needs no room: at most it is
+// refused again.
+func (s *jobShares) remember(key shareKey, worth bool, opts *ValidatorOptions) bool {
+	switch {
+	case worth:
+		if len(s.shares)-s.refused >= opts.MaxShares {
+			return false
+		}
+	case s.refused >= maxRefused:
+		return true
+	default:
+		s.refused++
+	}
+	s.shares[key] = struct{}{}
+	return true
+}
 
-func (v *Validator) remember(id job.ID, key shareKey, now time.Time) int {
-	i := len(v.seen) - 1
-	for i >= 0 && v.seen[i].id != id {
-		i--
+// sharesOf returns what is remembered of a job. The pointer is good until the next call.
+func (v *Validator) sharesOf(id job.ID, now time.Time) *jobShares {
+	for i := len(v.seen) - 1; i >= 0; i-- {
+		if v.seen[i].id == id {
+			return &v.seen[i]
+		}
 	}
-	if i < 0 {
-		i = v.open(id, now)
-	}
-	shares := v.seen[i].shares
-	if _, ok := shares[key]; ok {
-		return known
-	}
-	if len(shares) >= v.opts.MaxShares {
-		return full
-	}
-	shares[key] = struct{}{}
-	return fresh
+	return &v.seen[v.open(id, now)]
 }
 
 // open makes room for the shares of a job that is new to v and forgets the jobs that nobody accepts any more.

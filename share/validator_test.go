@@ -321,18 +321,40 @@ func TestValidatorForgetsOldJobsAndKeepsTheNewest(t *testing.T) {
 	require.Equal(t, share.Accepted, at(first, exampleNow.Add(2*time.Minute)), "forgotten, and nobody accepts it any more")
 }
 
-func TestValidatorBoundsItsMemory(t *testing.T) {
+func TestValidatorBoundsTheSharesOfAJob(t *testing.T) {
 	j, sub := exampleJob(t, mainnetBits)
 	val := share.NewValidator(&share.ValidatorOptions{MaxShares: 10})
-	w := share.NewWork(j, 1<<40)
+	w := share.NewWork(j, difficulty.Min) // met by any hash, nearly
 	for i := range uint32(10) {
 		sub.Nonce = i
-		require.Equal(t, share.LowDifficulty, val.Validate(&w, &sub, exampleNow).Verdict)
+		require.Equal(t, share.Accepted, val.Validate(&w, &sub, exampleNow).Verdict)
 	}
 	sub.Nonce = 10
 	require.Equal(t, share.Rejected, val.Validate(&w, &sub, exampleNow).Verdict)
 	sub.Nonce = 3
 	require.Equal(t, share.Duplicate, val.Validate(&w, &sub, exampleNow).Verdict)
+	sub.Stale, sub.Nonce = true, 11
+	require.Equal(t, share.Stale, val.Validate(&w, &sub, exampleNow).Verdict, "what is refused in any case has its own verdict")
+}
+
+// Shares that cost a miner nothing cannot fill the pool's memory, and leave room for those that do.
+func TestAFloodOfBadSharesIsForgotten(t *testing.T) {
+	j, sub := exampleJob(t, mainnetBits)
+	good := sub.Nonce
+	val := share.NewValidator(nil)
+	hard, easy := share.NewWork(j, 1<<40), share.NewWork(j, 1)
+	judge := func(w share.Work, nonce uint32) share.Verdict {
+		sub.Nonce = nonce
+		return val.Validate(&w, &sub, exampleNow).Verdict
+	}
+	for i := range uint32(1024) {
+		require.Equal(t, share.LowDifficulty, judge(hard, i))
+	}
+	require.Equal(t, share.Duplicate, judge(hard, 1023))
+	require.Equal(t, share.LowDifficulty, judge(hard, 1024))
+	require.Equal(t, share.LowDifficulty, judge(hard, 1024), "it earns nothing the second time either")
+	require.Equal(t, share.Accepted, judge(easy, good))
+	require.Equal(t, share.Duplicate, judge(easy, good))
 }
 
 func TestVerdictTable(t *testing.T) {
