@@ -88,6 +88,7 @@ type CoinbaseSizeError struct {
 	Size, Most int    // bytes
 }
 
+// Error names the part and both sizes.
 func (e *CoinbaseSizeError) Error() string {
 	return fmt.Sprintf("job: build: coinbase %s of %d bytes, at most %d are allowed", e.Part, e.Size, e.Most)
 }

@@ -82,6 +82,7 @@ type FieldError struct {
 	Reason string
 }
 
+// Error names the field.
 func (e *FieldError) Error() string { return "job: template: " + e.Field + ": " + e.Reason }
 
 // ErrUnknownRule matches errors about a template that demands a consensus rule this package does not know. Mining it
@@ -91,6 +92,7 @@ var ErrUnknownRule = errors.New("unknown mandatory rule")
 // An UnknownRuleError names the rule; it matches [ErrUnknownRule].
 type UnknownRuleError struct{ Rule string }
 
+// Error names the rule.
 func (e *UnknownRuleError) Error() string {
 	return fmt.Sprintf("job: template: rules: %v %q", ErrUnknownRule, e.Rule)
 }
@@ -117,6 +119,7 @@ type RPCError struct {
 	Message string
 }
 
+// Error says what the node said.
 func (e *RPCError) Error() string {
 	return fmt.Sprintf("job: template: node answered %d: %s", e.Code, e.Message)
 }
