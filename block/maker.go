@@ -299,7 +299,7 @@ func (e *entry) found() Found {
 
 func foundAttrs(f *Found) []any {
 	return []any{"chain", string(f.Chain), "height", f.Height, "hash", f.Hash.String(), "worker", f.WorkerName,
-		"job", f.JobID.String()}
+		"job", f.JobID.String(), "satoshi", f.Rewards}
 }
 
 func (m *Maker) trouble(hash chainhash.Hash, doing string, err error) {
@@ -718,7 +718,7 @@ func (m *Maker) record(ctx, work context.Context, f Found, updates <-chan Found)
 			if err == nil {
 				dirty = false
 				retry = m.backoff()
-			} else {
+			} else if work.Err() == nil { // otherwise it is the stop, after which the spool knows all there is
 				m.trouble(f.Hash, "record block", err)
 				pause = time.After(retry.pause())
 			}

@@ -125,8 +125,8 @@ func (o *Options) complete() error {
 		name string
 		d    difficulty.Difficulty
 	}{{"start", o.StartDifficulty}, {"minimum", o.MinDifficulty}, {"maximum", o.MaxDifficulty}} {
-		if !d.d.Assignable() {
-			bad("%s difficulty %v is neither whole nor a power of two", d.name, d.d)
+		if d.d < difficulty.Min || d.d > difficulty.Max || !d.d.Assignable() {
+			bad("%s difficulty %v is neither whole nor a power of two between 2^-32 and 2^62", d.name, d.d)
 		}
 	}
 	if o.MinDifficulty > o.MaxDifficulty {
