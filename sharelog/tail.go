@@ -33,6 +33,10 @@ type TailOptions struct {
 	// begin with 50 ms and double. 0 means 5 s.
 	ErrorPause time.Duration
 
+	// StopTimeout is how long Run goes on when it is told to stop, to deliver what is in the log already; 0 means not at
+	// all.
+	StopTimeout time.Duration
+
 	// OnDamage is told what cannot be read. The logger hears of it as well.
 	OnDamage func(*DamageError)
 
@@ -79,8 +83,9 @@ func NewTail(log Log, from Position, deliver DeliverFunc, opts *TailOptions) (*T
 	if o.Batch < 0 {
 		errs = append(errs, fmt.Errorf("sharelog: new tail: Batch %d is negative", o.Batch))
 	}
-	if o.Poll < 0 || o.ErrorPause < 0 {
-		errs = append(errs, fmt.Errorf("sharelog: new tail: Poll %v or ErrorPause %v is negative", o.Poll, o.ErrorPause))
+	if o.Poll < 0 || o.ErrorPause < 0 || o.StopTimeout < 0 {
+		errs = append(errs, fmt.Errorf("sharelog: new tail: Poll %v, ErrorPause %v or StopTimeout %v is negative",
+			o.Poll, o.ErrorPause, o.StopTimeout))
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -92,8 +97,9 @@ func NewTail(log Log, from Position, deliver DeliverFunc, opts *TailOptions) (*T
 func (t *Tail) Position() Position { return *t.pos.Load() }
 
 // Run delivers shares until ctx ends; then it returns nil, after what is being delivered has come to an end: that call
-// sees ctx end, too, and may still succeed. An error means that the log could not be read too many times in a row. A
-// delivery that fails is repeated until it succeeds. Run can be called once.
+// sees ctx end, too, and may still succeed. With a StopTimeout it first goes on to the end of the log, or to the first
+// failure. An error means that the log could not be read too many times in a row. A delivery that fails is repeated until
+// it succeeds. Run can be called once.
 func (t *Tail) Run(ctx context.Context) error {
 	if t.ran.Swap(true) {
 		return errors.New("sharelog: run tail: it runs already, or has run")
@@ -146,7 +152,36 @@ func (t *Tail) Run(ctx context.Context) error {
 			pause(t.opts.ErrorPause)
 		}
 	}
+	if t.opts.StopTimeout > 0 {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.opts.StopTimeout)
+		defer cancel()
+		t.finish(last, &c, batch)
+	}
 	return nil
+}
+
+// finish delivers what is left of the log. Whatever stops it before the end is left to the next Run there is.
+func (t *Tail) finish(ctx context.Context, c *Cursor, batch []share.Share) {
+	// A new cursor: the old one may stand behind shares whose delivery the stop cut short.
+	if *c != nil {
+		_ = (*c).Close()
+	}
+	var err error
+	if *c, err = t.log.Scan(t.Position(), 0); err != nil {
+		*c = nil
+		return
+	}
+	for {
+		n, err := (*c).Read(ctx, batch)
+		if err != nil {
+			return
+		}
+		next := (*c).Position()
+		if t.deliver(ctx, batch[:n], next) != nil {
+			return
+		}
+		t.pos.Store(&next)
+	}
 }
 
 // hand delivers shares, until that succeeds or ctx ends.

@@ -323,6 +323,46 @@ func TestTailRepeatsADeliveryThatFails(t *testing.T) {
 	})
 }
 
+// What is in the log when a tail is told to stop is delivered all the same, if it is given the time.
+func TestTailGoesOnToTheEndWhenItStops(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		stop time.Duration
+		want int
+	}{
+		{"with time to stop", time.Second, 25},
+		{"without", 0, 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := openDir(t, t.TempDir())
+				require.NoError(t, d.Append(t.Context(), sharetest.Numbers(0, 5)))
+				m := new(sharetest.Memory)
+				put := func(ctx context.Context, shares []share.Share, _ sharelog.Position) error { return m.Put(ctx, shares) }
+				tail, err := sharelog.NewTail(d, sharelog.Position{}, put,
+					&sharelog.TailOptions{Poll: time.Hour, Batch: 4, StopTimeout: tt.stop})
+				require.NoError(t, err)
+				stop := start(t, tail.Run)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				require.Len(t, m.Shares(), 5)
+				require.NoError(t, d.Append(t.Context(), sharetest.Numbers(5, 25)))
+				require.NoError(t, stop())
+				require.Equal(t, sharetest.Numbers(0, tt.want), m.Shares())
+
+				// The next one goes on where this one ended.
+				tail, err = sharelog.NewTail(d, tail.Position(), put, nil)
+				require.NoError(t, err)
+				stop = start(t, tail.Run)
+				time.Sleep(time.Minute)
+				require.NoError(t, stop())
+				require.Equal(t, sharetest.Numbers(0, 25), m.Shares())
+				require.NoError(t, d.Close())
+			})
+		})
+	}
+}
+
 type unreadable struct {
 	sharelog.Log
 	fails int
