@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,9 @@ func (b *backend) Close() error {
 	return errors.Join(errs...)
 }
 
-// embeddedDifficulty makes one CPU core find a block every few seconds.
-const embeddedDifficulty difficulty.Difficulty = 0.005
+// embeddedDifficulty makes one CPU core find a block every few seconds. It is a variable for the tests, whose CPU miner
+// the race detector slows down.
+var embeddedDifficulty difficulty.Difficulty = 0.005
 
 func openEmbedded(c *config, log *slog.Logger) (*backend, error) {
 	chain, err := regtest.Open(filepath.Join(c.Data, "chain"), &regtest.Options{
@@ -69,10 +71,7 @@ func openNodes(ctx context.Context, c *config, log *slog.Logger) (*backend, erro
 	if err != nil {
 		return nil, err
 	}
-	b := &backend{name: "node " + c.Nodes[0], address: c.Address, payout: payout}
-	if len(c.Nodes) > 1 {
-		b.name = fmt.Sprintf("%d nodes", len(c.Nodes))
-	}
+	b := &backend{address: c.Address, payout: payout}
 	var sources []job.TemplateSource
 	var submitters []block.Node
 	var confirmers []block.Confirmer
@@ -91,6 +90,11 @@ func openNodes(ctx context.Context, c *config, log *slog.Logger) (*backend, erro
 		check, cancel := context.WithTimeout(ctx, 15*time.Second)
 		err = source.Check(check, params)
 		cancel()
+		var untrusted x509.UnknownAuthorityError
+		if errors.As(err, &untrusted) {
+			return nil, fmt.Errorf("%s: its certificate is not trusted (%w): name the node's rpc.cert with -node-cert",
+				source.Name(), untrusted)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -105,6 +109,11 @@ func openNodes(ctx context.Context, c *config, log *slog.Logger) (*backend, erro
 	nodes, err := block.NewNodes(submitters, &block.NodesOptions{CloseTimeout: stopWithin, Logger: log})
 	if err != nil {
 		return nil, err
+	}
+	// The name is published, so it must not be the URL, which may hold a password.
+	b.name = "node " + submitters[0].Name
+	if len(submitters) > 1 {
+		b.name = fmt.Sprintf("%d nodes", len(submitters))
 	}
 	b.source, b.submit, b.confirm = job.Sources(sources...), nodes, block.Confirmers(confirmers...)
 	b.closers = append(b.closers, nodes)

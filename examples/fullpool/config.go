@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"reflect"
 	"sort"
 	"strings"
 
@@ -54,7 +55,16 @@ func (n *number) Set(s string) error {
 	return nil
 }
 
-func (n *number) UnmarshalJSON(b []byte) error { return n.Set(string(bytes.Trim(b, `"`))) }
+func (n *number) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil // as for every other setting
+	}
+	if n.Set(string(bytes.Trim(b, `"`))) != nil {
+		// Package json puts the key into errors of this type.
+		return &json.UnmarshalTypeError{Value: string(b), Type: reflect.TypeFor[number]()}
+	}
+	return nil
+}
 
 // A list is a flag that may be given several times. The first time on the command line replaces what the file says.
 type list struct {
@@ -170,12 +180,39 @@ func (c *config) readFile(name string) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(c); err != nil {
-		return fmt.Errorf("configuration %s: %w", name, err)
+		return fmt.Errorf("configuration %s: %w", name, explainJSON(err))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("configuration %s: there is more after the first object", name)
 	}
 	return nil
+}
+
+// explainJSON says what package json has found in words that need no knowledge of Go.
+func explainJSON(err error) error {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, io.EOF):
+		return errors.New("the file is empty")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the file ends in the middle")
+	case !errors.As(err, &wrong):
+		return err
+	}
+	want := "a string"
+	switch {
+	case wrong.Type == reflect.TypeFor[number]():
+		want = "a number above 0"
+	case wrong.Type.Kind() == reflect.Int:
+		want = "a whole number"
+	case wrong.Type.Kind() == reflect.Bool:
+		want = "true or false"
+	case wrong.Type.Kind() == reflect.Slice:
+		want = "a list of strings"
+	case wrong.Type.Kind() == reflect.Struct:
+		return fmt.Errorf("want an object with settings, not %s", wrong.Value)
+	}
+	return fmt.Errorf("%q wants %s, not %s", wrong.Field, want, wrong.Value)
 }
 
 // check finds what is wrong with the settings before anything is opened.
@@ -198,7 +235,9 @@ func (c *config) check() error {
 	case len(c.Nodes) > 1 && len(c.ZMQ) > 0 && len(c.ZMQ) != len(c.Nodes):
 		return fmt.Errorf("%d -zmq endpoints for %d nodes: give one for each, in the same order", len(c.ZMQ), len(c.Nodes))
 	case c.Mine < -1:
-		return fmt.Errorf("-mine %d goroutines", c.Mine)
+		return fmt.Errorf("-mine %d is not a number of goroutines", c.Mine)
+	case c.Data == "":
+		return errors.New("-data names no folder")
 	}
 	if len(c.Text) > job.MaxCoinbaseText {
 		return fmt.Errorf("-coinbase-text has %d bytes, at most %d fit", len(c.Text), job.MaxCoinbaseText)
@@ -229,7 +268,11 @@ func (c *config) check() error {
 	}
 	// Difficulties that pools assign add up exactly, which 0.001 and 2.5 do not.
 	for _, d := range []*number{&c.Diff, &c.MinDiff, &c.MaxDiff} {
-		if v := difficulty.Difficulty(*d); !v.Assignable() {
+		v := difficulty.Difficulty(*d)
+		if v < difficulty.Min || v > difficulty.Max {
+			return fmt.Errorf("difficulty %v is not between 2^-32 and 2^62", v)
+		}
+		if !v.Assignable() {
 			*d = number(v.CeilPow2())
 		}
 	}

@@ -23,6 +23,7 @@ import (
 const asPool = "FULLPOOL_TEST_ARGS"
 
 func TestMain(m *testing.M) {
+	embeddedDifficulty = 0.0005
 	if args := os.Getenv(asPool); args != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()

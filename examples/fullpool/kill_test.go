@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/poolkit/poolkit/block"
+	"github.com/poolkit/poolkit/block/regtest"
 	"github.com/poolkit/poolkit/difficulty"
 	"github.com/poolkit/poolkit/share"
 	"github.com/poolkit/poolkit/sharelog"
@@ -47,9 +49,13 @@ func TestKilledAtAnyMomentThePoolLosesNothing(t *testing.T) {
 	var must, may []ack // acknowledged before the last two seconds of a life, and within them
 	for round := range kills {
 		p := spawn(t, args...)
-		acks, stop := mineOn(t, p.miners, 2)
+		acks, stop, solved := mineOn(t, p.miners, 2)
 		life := 1500*time.Millisecond + time.Duration(rnd.Int64N(int64(3*time.Second)))
+		if round%2 == 0 {
+			solved = nil
+		}
 		select {
+		case <-solved: // the moment at which there is most to lose
 		case <-time.After(life):
 		case <-p.ended:
 			t.Fatalf("round %d: the pool ended by itself:\n%s", round, p.log)
@@ -122,7 +128,9 @@ func TestKilledAtAnyMomentThePoolLosesNothing(t *testing.T) {
 	require.NoError(t, err)
 	_, err = totals.Restore(t.Context(), store)
 	require.NoError(t, err)
-	require.Equal(t, accepted, totals.Snapshot(time.Now()).Pool.AcceptCount)
+	pool := totals.Snapshot(time.Now()).Pool
+	require.Equal(t, accepted, pool.AcceptCount)
+	require.Equal(t, total, pool.Accepted.Sum)
 
 	found, err := block.OpenFile(filepath.Join(data, "blocks.jsonl"), nil)
 	require.NoError(t, err)
@@ -130,8 +138,25 @@ func TestKilledAtAnyMomentThePoolLosesNothing(t *testing.T) {
 	records, err := found.Found(t.Context(), block.Query{})
 	require.NoError(t, err)
 	require.Zero(t, found.Damaged())
+	chain, err := regtest.Open(filepath.Join(data, "chain"), nil)
+	require.NoError(t, err)
+	defer chain.Close()
+	recorded := make(map[string]bool)
 	for _, f := range records {
+		recorded[f.Hash.String()] = true
 		require.True(t, f.Outcome == block.Accepted || f.Outcome == block.Stale, "block %d %v: %v %s", f.Height, f.Hash, f.Outcome, f.Reason)
+		_, err := chain.Block(f.Hash)
+		require.NoError(t, err, "a block that is on record as accepted is not in the chain")
+	}
+	// Nobody else mines here: a block of the chain is one of the pool's, but for those that every chain begins with.
+	for h := chain.Height(); h > 0; h-- {
+		hash, err := chain.BlockHash(h)
+		require.NoError(t, err)
+		b, err := chain.Block(hash)
+		require.NoError(t, err)
+		if strings.Contains(string(b.Transactions[0].TxIn[0].SignatureScript), "/poolkit/") {
+			require.True(t, recorded[hash.String()], "block %d of the pool is in the chain and not on record", h)
+		}
 	}
 }
 
@@ -159,8 +184,10 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-// mineOn runs miners until stop is called, which returns what acks has not yet.
-func mineOn(t testing.TB, addr string, miners int) (acks, stop func() []ack) {
+// mineOn runs miners until stop is called, which returns what acks has not yet. solved is sent to when a miner is about
+// to submit a block.
+func mineOn(t testing.TB, addr string, miners int) (acks, stop func() []ack, solved chan struct{}) {
+	solved = make(chan struct{}, 1)
 	var mu sync.Mutex
 	var list []ack
 	take := func() []ack {
@@ -177,19 +204,28 @@ func mineOn(t testing.TB, addr string, miners int) (acks, stop func() []ack) {
 			m, err := stratumtest.Dial(ctx, addr, &stratumtest.MinerOptions{
 				User:     fmt.Sprintf("user%d.rig", i),
 				Hashrate: 700_000,
-				Hooks: stratumtest.Hooks{OnReply: func(s stratumtest.Share, r stratumtest.Reply) {
-					if r.Err() != nil {
-						return
-					}
-					a := ack{key: keyOf(s.Nonce, difficulty.FromHash(&s.Hash).Bits()), at: time.Now()}
-					network, err := difficulty.FromBits(binary.LittleEndian.Uint32(s.Header[72:]))
-					if err == nil && network.MetBy(&s.Hash) {
-						a.hash = s.BlockHash()
-					}
-					mu.Lock()
-					list = append(list, a)
-					mu.Unlock()
-				}},
+				Hooks: stratumtest.Hooks{
+					OnSubmit: func(s stratumtest.Share) {
+						if isBlock(&s) {
+							select {
+							case solved <- struct{}{}:
+							default:
+							}
+						}
+					},
+					OnReply: func(s stratumtest.Share, r stratumtest.Reply) {
+						if r.Err() != nil {
+							return
+						}
+						a := ack{key: keyOf(s.Nonce, difficulty.FromHash(&s.Hash).Bits()), at: time.Now()}
+						if isBlock(&s) {
+							a.hash = s.BlockHash()
+						}
+						mu.Lock()
+						list = append(list, a)
+						mu.Unlock()
+					},
+				},
 			})
 			if err != nil {
 				t.Errorf("miner %d: %v", i, err)
@@ -199,7 +235,12 @@ func mineOn(t testing.TB, addr string, miners int) (acks, stop func() []ack) {
 			m.Run(ctx) // ends with the pool
 		})
 	}
-	return take, func() []ack { cancel(); wg.Wait(); return take() }
+	return take, func() []ack { cancel(); wg.Wait(); return take() }, solved
+}
+
+func isBlock(s *stratumtest.Share) bool {
+	network, err := difficulty.FromBits(binary.LittleEndian.Uint32(s.Header[72:]))
+	return err == nil && network.MetBy(&s.Hash)
 }
 
 func readShares(t testing.TB, data string) []share.Share {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/poolkit/poolkit/block"
@@ -56,15 +57,16 @@ type pool struct {
 	closers []io.Closer // in the order they were opened
 }
 
-// stopWithin bounds each of the three steps of a stop, front, back and nodes, to keep the whole below five seconds.
-const stopWithin = 1500 * time.Millisecond
+// stopWithin bounds each of the steps of a stop, which are the four stages and the nodes, to keep the whole below five
+// seconds.
+const stopWithin = 900 * time.Millisecond
 
 // open opens everything, or nothing and says why.
 func open(ctx context.Context, cfg *config, log *slog.Logger) (p *pool, err error) {
 	p = &pool{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.Close())
+			err = oneLine{errors.Join(err, p.Close())}
 		}
 	}()
 	// The ports come first: they are what another pool on this machine would hold.
@@ -98,6 +100,13 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (p *pool, err erro
 	}
 	return p, nil
 }
+
+// oneLine is an error whose reasons, which errors.Join puts on lines of their own, stand in one.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.ReplaceAll(e.error.Error(), "\n", "; ") }
+
+func (e oneLine) Unwrap() error { return e.error }
 
 // Close closes everything that was opened, the last first.
 func (p *pool) Close() error {
@@ -163,7 +172,9 @@ func (p *pool) openStats(ctx context.Context, shares *sharelog.Dir) error {
 		}
 		return p.totals.Apply(ctx, shares, place)
 	}
-	if p.tail, err = sharelog.NewTail(shares, from, count, &sharelog.TailOptions{MaxErrors: -1, Logger: p.log}); err != nil {
+	if p.tail, err = sharelog.NewTail(shares, from, count, &sharelog.TailOptions{
+		MaxErrors: -1, StopTimeout: stopWithin, Logger: p.log,
+	}); err != nil {
 		return err
 	}
 	p.flusher = stats.NewFlusher(p.totals, store, &stats.FlusherOptions{StopTimeout: stopWithin, Logger: p.log})
@@ -240,37 +251,53 @@ func (p *pool) learnName(s *stratum.Session) {
 	p.totals.Observe(user, worker.ID(), worker)
 }
 
-// run runs the pool until ctx ends. Then the front stops, which is where shares come from, and the back after it, when
-// it has written what the front acknowledged.
+// A stage is a part of the pool that stops as one.
+type stage struct {
+	*errgroup.Group
+	ctx  context.Context
+	stop context.CancelFunc
+}
+
+// run runs the pool until ctx ends. Then its stages stop in the order in which shares flow through them, each when the
+// one before has ended: miners, the log, the totals that are counted from it, the store that these are kept in.
 func (p *pool) run(ctx context.Context) error {
-	frontCtx, stopFront := context.WithCancel(ctx)
-	defer stopFront()
-	backCtx, stopBack := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopBack()
-	front, frontCtx := errgroup.WithContext(frontCtx)
-	back, backCtx := errgroup.WithContext(backCtx)
-	defer context.AfterFunc(backCtx, stopFront)() // a dead queue closes the front door
+	stages := make([]stage, 4)
+	for i := range stages {
+		stageCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+		defer stop()
+		group, stageCtx := errgroup.WithContext(stageCtx)
+		stages[i] = stage{group, stageCtx, stop}
+	}
+	front, back, count, store := stages[0], stages[1], stages[2], stages[3]
+	defer context.AfterFunc(ctx, front.stop)()
+	for _, s := range stages[1:] {
+		defer context.AfterFunc(s.ctx, front.stop)() // a dead queue closes the front door
+	}
 
-	back.Go(func() error { return p.blocks.Run(backCtx) })
-	back.Go(func() error { return p.watcher.Run(backCtx) })
-	back.Go(func() error { return p.writer.Run(backCtx) })
-	back.Go(func() error { return p.tail.Run(backCtx) })
-	back.Go(func() error { return p.flusher.Run(backCtx) })
+	store.Go(func() error { return p.flusher.Run(store.ctx) })
+	count.Go(func() error { return p.tail.Run(count.ctx) })
+	back.Go(func() error { return p.writer.Run(back.ctx) })
+	back.Go(func() error { return p.blocks.Run(back.ctx) })
+	back.Go(func() error { return p.watcher.Run(back.ctx) })
 
-	front.Go(func() error { return p.maker.Run(frontCtx) })
-	front.Go(func() error { return p.server.Serve(frontCtx, p.miners) })
-	front.Go(func() error { return serveHTTP(frontCtx, p.web, p.pages) })
-	front.Go(func() error { return p.report(frontCtx) })
+	front.Go(func() error { return p.maker.Run(front.ctx) })
+	front.Go(func() error { return p.server.Serve(front.ctx, p.miners) })
+	front.Go(func() error { return serveHTTP(front.ctx, p.web, p.pages) })
+	front.Go(func() error { return p.report(front.ctx) })
 	if p.cfg.Mine > 0 {
-		front.Go(func() error { return p.mine(frontCtx) })
+		front.Go(func() error { return p.mine(front.ctx) })
 	}
 	p.log.Info("the pool is open", "miners", "stratum+tcp://"+p.miners.Addr().String(),
 		"statistics", "http://"+p.web.Addr().String()+"/", "network", p.cfg.Network, "chain", p.backend.name,
 		"pays", p.backend.address, "data", p.cfg.Data)
 
-	err := front.Wait()
-	stopBack()
-	err = errors.Join(err, back.Wait())
+	<-front.ctx.Done()
+	var errs []error
+	for _, s := range stages {
+		s.stop()
+		errs = append(errs, s.Wait())
+	}
+	err := errors.Join(errs...)
 	if err == nil {
 		p.log.Info("the pool is closed")
 	}

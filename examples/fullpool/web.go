@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 
+	"github.com/btcsuite/btcd/blockchain"
 	"github.com/poolkit/poolkit/block"
 	"github.com/poolkit/poolkit/stats/httpstats"
 )
@@ -44,6 +45,8 @@ func (p *pool) foundBlocks(ctx context.Context) ([]httpstats.Block, error) {
 			RewardSats: f.Rewards,
 			Finder:     f.WorkerName,
 		}
+		blocks[i].SubsidySats = blockchain.CalcBlockSubsidy(f.Height, networks[p.cfg.Network])
+		blocks[i].FeesSats = f.Rewards - blocks[i].SubsidySats
 		if f.State == block.Immature || f.State == block.Matured {
 			blocks[i].Confirmations = int(max(0, next-f.Height))
 		}
