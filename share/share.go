@@ -65,7 +65,8 @@ type Solution struct {
 //   - HonorsContext: it returns ctx.Err() soon after ctx ends;
 //   - AllowsConcurrentCalls.
 //
-// It does not retry. After an error the caller may Put the same shares again: equal IDs are the same share.
+// It does not retry. After an error the caller may Put the same shares again: equal IDs are the same share. A Sink that
+// finds invalid shares in a batch takes the others and returns an error about those, see [OnlyInvalid].
 type Sink interface {
 	Put(ctx context.Context, shares []Share) error
 }
