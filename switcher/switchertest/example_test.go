@@ -1,6 +1,7 @@
 package switchertest_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -8,15 +9,20 @@ import (
 	"github.com/poolkit/poolkit/switcher/switchertest"
 )
 
-// A backend says how to open it empty and how its operators set what a user mines; the rest is the suite's.
+// open says how to open a backend empty, and how its operators set what a user mines.
+func open(*testing.T) switchertest.Backend {
+	m := switcher.NewMemory("a", "b")
+	return switchertest.Backend{Directory: m, Set: m.Set}
+}
+
+func TestMemory(t *testing.T) { switchertest.TestDirectory(t, open) }
+
+// The backend that TestMemory checks.
 func Example() {
-	open := func(t *testing.T) switchertest.Backend {
-		m := switcher.NewMemory("a", "b")
-		return switchertest.Backend{Directory: m, Set: m.Set}
-	}
-	passed := testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{
-		{Name: "TestMemory", F: func(t *testing.T) { switchertest.TestDirectory(t, open) }},
-	})
-	fmt.Println(passed)
-	// Output: true
+	backend := open(nil)
+	fmt.Println(backend.Set("alice", "a"))
+	fmt.Println(backend.Chain(context.Background(), "alice"))
+	// Output:
+	// <nil>
+	// a <nil>
 }
