@@ -233,7 +233,7 @@ func PayoutScript(addr string, net *chaincfg.Params) ([]byte, error) {
 				return nil, fmt.Errorf("job: payout address %q is for %s, not for %s", addr, other.Name, net.Name)
 			}
 		}
-		return nil, fmt.Errorf("job: payout address %q is not one of %s: %w", addr, net.Name, cmp.Or(err, errForeignAddress))
+		return nil, fmt.Errorf("job: payout address %q is no address of %s: %w", addr, net.Name, cmp.Or(err, errForeignAddress))
 	}
 	if _, ok := a.(*address.AddressPubKey); ok {
 		return nil, fmt.Errorf("job: payout address %q is a public key, not an address", addr)

@@ -220,9 +220,9 @@ func (c *config) check() error {
 	if networks[c.Network] == nil {
 		return fmt.Errorf("network %q is not one of %s", c.Network, networkNames())
 	}
-	for name, addr := range map[string]string{"listen": c.Listen, "http": c.HTTP} {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			return fmt.Errorf("-%s %q is not host:port: %w", name, addr, err)
+	for _, f := range []struct{ name, addr string }{{"listen", c.Listen}, {"http", c.HTTP}} {
+		if _, _, err := net.SplitHostPort(f.addr); err != nil {
+			return fmt.Errorf("-%s %q is not host:port: %w", f.name, f.addr, err)
 		}
 	}
 	switch {
@@ -234,7 +234,7 @@ func (c *config) check() error {
 		return errors.New("-address is missing: blocks found on a node have to pay somebody")
 	case len(c.Nodes) > 1 && len(c.ZMQ) > 0 && len(c.ZMQ) != len(c.Nodes):
 		return fmt.Errorf("%d -zmq endpoints for %d nodes: give one for each, in the same order", len(c.ZMQ), len(c.Nodes))
-	case c.Mine < -1:
+	case c.Mine < -1 || c.Mine > 1024:
 		return fmt.Errorf("-mine %d is not a number of goroutines", c.Mine)
 	case c.Data == "":
 		return errors.New("-data names no folder")
@@ -267,13 +267,16 @@ func (c *config) check() error {
 		c.MaxDiff = number(difficulty.Max)
 	}
 	// Difficulties that pools assign add up exactly, which 0.001 and 2.5 do not.
-	for _, d := range []*number{&c.Diff, &c.MinDiff, &c.MaxDiff} {
-		v := difficulty.Difficulty(*d)
+	for _, d := range []struct {
+		name string
+		*number
+	}{{"diff", &c.Diff}, {"min-diff", &c.MinDiff}, {"max-diff", &c.MaxDiff}} {
+		v := difficulty.Difficulty(*d.number)
 		if v < difficulty.Min || v > difficulty.Max {
-			return fmt.Errorf("difficulty %v is not between 2^-32 and 2^62", v)
+			return fmt.Errorf("-%s %v is not between 2^-32 and 2^62", d.name, v)
 		}
 		if !v.Assignable() {
-			*d = number(v.CeilPow2())
+			*d.number = number(v.CeilPow2())
 		}
 	}
 	if c.MinDiff > c.MaxDiff {

@@ -222,13 +222,21 @@ func requireMistake(t *testing.T, args []string, says ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	var out, errs bytes.Buffer
-	code := Main(ctx, args, &out, &errs)
-	require.NoError(t, ctx.Err(), "not refused in time")
+	var errs bytes.Buffer
+	opened := false
+	out := writerFunc(func(b []byte) (int, error) {
+		if bytes.Contains(b, []byte("the pool is open")) {
+			opened = true
+			cancel()
+		}
+		return len(b), nil
+	})
+	code := Main(ctx, args, out, &errs)
 	line := errs.String()
 	t.Log(strings.TrimSpace(line))
+	require.False(t, opened, "the pool was open")
+	require.NoError(t, ctx.Err(), "not refused in time; stderr: %s", line)
 	require.Equal(t, 1, code, "exit code; stderr: %s", line)
-	require.NotContains(t, out.String(), "the pool is open")
 	require.True(t, strings.HasPrefix(line, "fullpool: "), "%q", line)
 	require.True(t, strings.HasSuffix(line, "\n"), "%q", line)
 	require.Equal(t, 1, strings.Count(line, "\n"), "lines in %q", line)
@@ -239,6 +247,10 @@ func requireMistake(t *testing.T, args []string, says ...string) string {
 	}
 	return line
 }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // elsewhere are ports that are free and a folder that goes away, for mistakes that are found only when these are open.
 func elsewhere(t *testing.T, args ...string) []string {
@@ -298,9 +310,10 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"a text that does not fit", []string{"-coinbase-text", strings.Repeat("x", job.MaxCoinbaseText+1)},
 			[]string{"-coinbase-text", fmt.Sprint(job.MaxCoinbaseText + 1), fmt.Sprint(job.MaxCoinbaseText)}},
 		{"a minimum above the maximum", []string{"-min-diff", "1024", "-max-diff", "512"},
-			[]string{"-min-diff 1024", "-max-diff 512"}},
+			[]string{"-min-diff 1024 is above -max-diff 512"}},
 		{"a start below the minimum", []string{"-diff", "4", "-min-diff", "8"}, []string{"-diff 4", "-min-diff 8"}},
 		{"a start above the maximum", []string{"-diff", "16", "-max-diff", "8"}, []string{"-diff 16", "-max-diff 8"}},
+		{"more goroutines than make sense", []string{"-mine", "1000000000"}, []string{"-mine 1000000000"}},
 		{"a negative start", []string{"-diff", "-1"}, []string{"-diff", `"-1"`, "above 0"}},
 		{"a negative minimum", []string{"-min-diff=-0.5"}, []string{"-min-diff", `"-0.5"`, "above 0"}},
 		{"a negative maximum", []string{"-max-diff", "-64"}, []string{"-max-diff", `"-64"`, "above 0"}},

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -28,7 +29,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
 	}
-	fmt.Fprintf(stderr, "fullpool: %v\n", err)
+	// One sentence, also where several reasons were joined.
+	fmt.Fprintf(stderr, "fullpool: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 	return 1
 }
 

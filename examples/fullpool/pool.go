@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/poolkit/poolkit/block"
@@ -66,7 +65,7 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (p *pool, err erro
 	p = &pool{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
-			err = oneLine{errors.Join(err, p.Close())}
+			err = errors.Join(err, p.Close())
 		}
 	}()
 	// The ports come first: they are what another pool on this machine would hold.
@@ -100,13 +99,6 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (p *pool, err erro
 	}
 	return p, nil
 }
-
-// oneLine is an error whose reasons, which errors.Join puts on lines of their own, stand in one.
-type oneLine struct{ error }
-
-func (e oneLine) Error() string { return strings.ReplaceAll(e.error.Error(), "\n", "; ") }
-
-func (e oneLine) Unwrap() error { return e.error }
 
 // Close closes everything that was opened, the last first.
 func (p *pool) Close() error {
