@@ -267,14 +267,12 @@ func (s *Session) configure(sc *scratch, req *sv1.Request) error {
 		return nil
 	}
 	r := sv1.ConfigureResult{MinimumDifficulty: m.MinimumDifficulty, Info: m.Info}
+	// Shares are checked against the server's mask alone: some firmware rolls bits without having asked.
 	if m.VersionRolling {
 		r.VersionMask = m.VersionRollingMask & s.srv.opts.VersionMask
 		r.VersionRolling = r.VersionMask != 0
 	}
 	s.mu.Lock()
-	if m.VersionRolling {
-		s.versionMask = r.VersionMask
-	}
 	if m.MinimumDifficulty {
 		s.floorBIP310 = 0
 		if d := difficulty.Difficulty(m.MinimumDifficultyValue); d.Valid() {

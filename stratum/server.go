@@ -294,10 +294,9 @@ func (s *Server) keepSending(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			enc := s.latest.Load()
 			s.pushMu.Lock()
-			if enc != nil && now.Sub(s.lastPush) >= s.opts.NotifyInterval {
-				s.push(s.latest.Load(), false, now)
+			if enc := s.latest.Load(); enc != nil && now.Sub(s.lastPush) >= s.opts.NotifyInterval {
+				s.push(enc, false, now)
 			}
 			s.pushMu.Unlock()
 		}

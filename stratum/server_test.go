@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/poolkit/poolkit/difficulty"
+	"github.com/poolkit/poolkit/job"
 	"github.com/poolkit/poolkit/share"
 	"github.com/poolkit/poolkit/stratum"
 	"github.com/stretchr/testify/require"
@@ -516,5 +517,130 @@ func TestAShortExtranonce2IsPaddedInFrontOfExtranonce1(t *testing.T) {
 		require.Equal(t, append(append([]byte(nil), j.Coinb1...), 0, 0, 0, 0), n.Coinb1)
 		require.Equal(t, "true", c.submit(c.solve(id, n, easy, 0, false)))
 		require.Equal(t, "27", c.submitRaw(`["w","0","0000000000000000","00000000","00000000"]`))
+	})
+}
+
+// A job can be mined for 300 seconds; later shares for it earn nothing, and a block is handed on as long as the job is
+// known at all.
+func TestAnExpiredJobEarnsNothing(t *testing.T) {
+	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
+		j := p.broadcast(100, regtestBits)
+		synctest.Wait()
+		c := p.dial()
+		id, n := c.start("alice.rig")
+		miss := c.solveTarget(id, n, j.Target(), 0, true)
+		winner := c.solveTarget(id, n, j.Target(), 0, false)
+		late := c.solveTarget(id, n, j.Target(), hexNumber(winner.nonce)+1, false)
+		began := time.Now()
+		time.Sleep(20 * time.Second)
+		p.broadcast(100, regtestBits) // the last job never expires
+		for range 10 {
+			c.notify()
+		}
+		time.Sleep(time.Until(began.Add(301 * time.Second)))
+		require.Equal(t, "21", c.submit(miss))
+		require.Empty(t, p.recorded())
+		require.Equal(t, "21", c.submit(winner))
+		require.Len(t, p.solved(), 1, "refused as a share, and a block to be tried")
+		require.False(t, p.recorded()[0].Verdict.Accepted())
+		p.broadcast(101, regtestBits)
+		c.notify()
+		require.Equal(t, "21", c.submit(late), "a job that came after it made room")
+		require.Len(t, p.solved(), 1)
+	})
+}
+
+func TestTheCaseOfUsers(t *testing.T) {
+	for keep, want := range map[bool]string{false: "alice", true: "Alice"} {
+		in(t, stratum.Options{KeepUserCase: keep}, func(t *testing.T, p *pool) {
+			p.dial().login("Alice.Rig")
+			for s := range p.server.Sessions {
+				w, _ := s.Worker()
+				require.Equal(t, share.Worker{User: want, Name: "Rig"}, w)
+			}
+		})
+	}
+}
+
+// An empty job is replaced as soon as there are transactions; that is no reason to drop work.
+func TestAnEmptyJobIsReplacedAtOnce(t *testing.T) {
+	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
+		empty := *makeJob(t, p.ids.Next(time.Now()), 100, hardBits)
+		empty.Branch = nil
+		j, err := job.New(empty)
+		require.NoError(t, err)
+		require.NoError(t, p.hub.Broadcast(t.Context(), j))
+		synctest.Wait()
+		c := p.dial()
+		_, n := c.start("alice.rig")
+		require.Empty(t, n.Branch)
+		time.Sleep(time.Second)
+		before := time.Now()
+		p.broadcast(100, hardBits)
+		_, n = c.notify()
+		require.Equal(t, before, time.Now(), "at once")
+		require.NotEmpty(t, n.Branch)
+		require.False(t, n.Clean)
+	})
+}
+
+// A miner must never work on through a change of the tip because nobody told it to drop what it has: neither when the
+// chain goes back to a lower block, nor when the feed marks a job for one that was skipped.
+func TestWhatMakesAJobCleanForASession(t *testing.T) {
+	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
+		p.broadcast(100, hardBits)
+		synctest.Wait()
+		c := p.dial()
+		c.start("alice.rig")
+		time.Sleep(20 * time.Second)
+		p.broadcast(99, hardBits)
+		_, n := c.notify()
+		require.True(t, n.Clean, "the chain went back")
+		time.Sleep(20 * time.Second)
+		p.broadcast(99, hardBits)
+		_, n = c.notify()
+		require.False(t, n.Clean)
+		time.Sleep(20 * time.Second)
+		marked := *makeJob(t, p.ids.Next(time.Now()), 99, hardBits)
+		marked.Clean = true
+		require.NoError(t, p.hub.Broadcast(t.Context(), &marked))
+		_, n = c.notify()
+		require.True(t, n.Clean, "the feed skipped a clean job")
+	})
+}
+
+// observed is a policy that remembers what it was told.
+type observed struct {
+	difficulty.Fixed
+	shares *[]difficulty.Difficulty
+}
+
+func (o observed) Observe(_ time.Time, d difficulty.Difficulty) { *o.shares = append(*o.shares, d) }
+
+func TestThePolicyHearsOfTheSharesThatTookWork(t *testing.T) {
+	var heard []difficulty.Difficulty
+	in(t, stratum.Options{StartDifficulty: easy, MinDifficulty: easy, NewPolicy: func(*stratum.Session) difficulty.Policy {
+		return observed{difficulty.Fixed(easy), &heard}
+	}}, func(t *testing.T, p *pool) {
+		p.broadcast(100, hardBits)
+		synctest.Wait()
+		c := p.dial()
+		id, n := c.start("alice.rig")
+		good := c.solve(id, n, easy, 0, false)
+		stale := c.solve(id, n, easy, hexNumber(good.nonce)+1, false)
+		require.Equal(t, "true", c.submit(good))
+		require.Len(t, heard, 1)
+		require.Equal(t, "23", c.submit(c.solve(id, n, easy, 0, true)))
+		require.Len(t, heard, 2, "a low share is heard of: a flood of them has to raise the difficulty")
+		require.Equal(t, "22", c.submit(good))
+		unknown := good
+		unknown.job = "77"
+		require.Equal(t, "21", c.submit(unknown))
+		require.Len(t, heard, 2, "duplicates and unknown jobs took none")
+		time.Sleep(time.Second)
+		p.broadcast(101, hardBits)
+		c.notify()
+		require.Equal(t, "21", c.submit(stale))
+		require.Equal(t, []difficulty.Difficulty{easy, easy, easy}, heard)
 	})
 }

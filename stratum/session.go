@@ -79,7 +79,6 @@ type Session struct {
 	nextShort   uint8
 	sentDiff    difficulty.Difficulty // last set_difficulty; 0 before the first
 	lastPrev    job.Hash              // of the last job sent
-	versionMask uint32                // bits the miner rolls; 0 when it does not
 }
 
 // A sentJob is a job under the short id that the miner knows it by, with the difficulty that went out with it.

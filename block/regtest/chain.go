@@ -177,7 +177,7 @@ func (c *Chain) open() (err error) {
 	if c.settings.Ready {
 		return nil
 	}
-	c.log.noSync = true // startOver is what a crash calls for now
+	c.log.noSync = true // a crash in here is answered by starting over, so nothing needs to be on disk yet
 	if err := c.bootstrap(); err != nil {
 		return err
 	}
