@@ -39,6 +39,7 @@ var house = map[string]rule{
 
 	// What has a rule of its own inside a room.
 	"stratum/sv1":         {},
+	"stratum/btcagent":    {},
 	"stratum/stratumtest": {ours: []string{"stratum/sv1", "difficulty"}},
 	"job/rpcjob":          {ours: []string{"job", "difficulty", "internal/noderpc"}, theirs: append([]string{"github.com/go-zeromq/zmq4"}, btcd...)},
 	"block/rpcblock":      {ours: []string{"block", "internal/noderpc"}, theirs: btcd},
@@ -170,6 +171,7 @@ func TestTheDrawingForbidsWhatItShould(t *testing.T) {
 		{"difficulty", module + "/job"},
 		{"difficulty", "github.com/btcsuite/btcd/chainhash/v2"},
 		{"stratum/sv1", module + "/difficulty"},
+		{"stratum/btcagent", module + "/stratum/sv1"},
 		{"stratum", "github.com/cockroachdb/pebble/v2"},
 		{"stats", module + "/stats/pebblestats"},
 		{"share", module + "/share/sharetest"},
