@@ -40,7 +40,7 @@ var house = map[string]rule{
 	// What has a rule of its own inside a room.
 	"stratum/sv1":         {},
 	"stratum/btcagent":    {},
-	"stratum/stratumtest": {ours: []string{"stratum/sv1", "difficulty"}},
+	"stratum/stratumtest": {ours: []string{"stratum/sv1", "stratum/btcagent", "difficulty"}},
 	"job/rpcjob":          {ours: []string{"job", "difficulty", "internal/noderpc"}, theirs: append([]string{"github.com/go-zeromq/zmq4"}, btcd...)},
 	"block/rpcblock":      {ours: []string{"block", "internal/noderpc"}, theirs: btcd},
 	"block/regtest":       {ours: []string{"block", "job", "difficulty", "internal/dirlock"}, theirs: append([]string{"github.com/btcsuite/btcd", "github.com/btcsuite/btclog"}, btcd...)},

@@ -16,6 +16,8 @@
 //
 // and sends what no miner would with [Miner.Send] and [Miner.Receive].
 //
+// An [Agent] is the same for BTCAgent, the proxy of a farm: many miners as workers of one connection, in binary frames.
+//
 // The miner is a second opinion: it reads mining.notify with encoding/json and encoding/hex and builds headers from
 // that text with crypto/sha256, and shares no code with the pool it tests except for the requests it sends.
 package stratumtest
