@@ -1,5 +1,5 @@
-// Package admissiontest checks implementations of what lets a miner into a stratum.Server: Authorizer and Extranonces.
-// It is apart from package stratumtest so that programs can use the miner there without package testing.
+// Package admissiontest checks implementations of what lets a miner into a stratum.Server: Authorizer, Registrar and
+// Extranonces. It is apart from package stratumtest so that programs can use the miner there without package testing.
 package admissiontest
 
 import (
