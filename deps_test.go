@@ -41,6 +41,7 @@ var house = map[string]rule{
 	"stratum/sv1":         {},
 	"stratum/btcagent":    {},
 	"stratum/stratumtest": {ours: []string{"stratum/sv1", "stratum/btcagent", "difficulty"}},
+	"stratum/httpauth":    {ours: []string{"stratum", "share"}},
 	"job/rpcjob":          {ours: []string{"job", "difficulty", "internal/noderpc"}, theirs: append([]string{"github.com/go-zeromq/zmq4"}, btcd...)},
 	"block/rpcblock":      {ours: []string{"block", "internal/noderpc"}, theirs: btcd},
 	"block/regtest":       {ours: []string{"block", "job", "difficulty", "internal/dirlock"}, theirs: append([]string{"github.com/btcsuite/btcd", "github.com/btcsuite/btclog"}, btcd...)},
@@ -71,7 +72,7 @@ var btcd = []string{
 var deflate = []string{"github.com/klauspost/compress"}
 
 // backends need a server, a driver or a chain. Only main programs import them, besides tests.
-var backends = []string{"job/rpcjob", "block/rpcblock", "block/regtest", "stats/pebblestats"}
+var backends = []string{"stratum/httpauth", "job/rpcjob", "block/rpcblock", "block/regtest", "stats/pebblestats"}
 
 // conformance suites are for tests alone, and so is the standard library's testing package.
 func isSuite(pkg string) bool { return strings.HasSuffix(pkg, "test") && pkg != "block/regtest" }
@@ -178,6 +179,8 @@ func TestTheDrawingForbidsWhatItShould(t *testing.T) {
 		{"share", "testing"},
 		{"job", "github.com/btcsuite/btcd/chaincfg/chainhash"},
 		{"elsewhere", module + "/job"},
+		{"stratum", module + "/stratum/httpauth"},
+		{"stratum/httpauth", "github.com/btcsuite/btcd/chainhash/v2"},
 	} {
 		require.NotEmpty(t, judge(edge[0], edge[1]), "%s -> %s", edge[0], edge[1])
 	}
@@ -190,6 +193,7 @@ func TestTheDrawingForbidsWhatItShould(t *testing.T) {
 		{"examples/fullpool", module + "/block/regtest"},
 		{"share/sharetest", "testing"},
 		{"stratum", "net"},
+		{"stratum/httpauth", module + "/stratum"},
 	} {
 		require.Empty(t, judge(edge[0], edge[1]), "%s -> %s", edge[0], edge[1])
 	}
