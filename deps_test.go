@@ -40,6 +40,7 @@ var house = map[string]rule{
 	// What has a rule of its own inside a room.
 	"stratum/sv1":         {},
 	"stratum/btcagent":    {},
+	"stratum/handover":    {},
 	"stratum/stratumtest": {ours: []string{"stratum/sv1", "stratum/btcagent", "difficulty"}},
 	"stratum/httpauth":    {ours: []string{"stratum", "share"}},
 	"job/rpcjob":          {ours: []string{"job", "difficulty", "internal/noderpc"}, theirs: append([]string{"github.com/go-zeromq/zmq4"}, btcd...)},
@@ -173,6 +174,8 @@ func TestTheDrawingForbidsWhatItShould(t *testing.T) {
 		{"difficulty", "github.com/btcsuite/btcd/chainhash/v2"},
 		{"stratum/sv1", module + "/difficulty"},
 		{"stratum/btcagent", module + "/stratum/sv1"},
+		{"stratum/handover", module + "/stratum"},
+		{"stratum/handover", "golang.org/x/sys/unix"},
 		{"stratum", "github.com/cockroachdb/pebble/v2"},
 		{"stats", module + "/stats/pebblestats"},
 		{"share", module + "/share/sharetest"},
