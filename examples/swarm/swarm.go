@@ -161,6 +161,7 @@ func (s *swarm) run(ctx context.Context, progress io.Writer) (*result, error) {
 		}
 	}
 	s.schedule()
+	release := reserve(len(s.lanes))
 	for _, l := range s.lanes {
 		working.Go(l.run)
 	}
@@ -170,6 +171,7 @@ func (s *swarm) run(ctx context.Context, progress io.Writer) (*result, error) {
 			l.stop()
 		}
 		working.Wait()
+		release()
 		hashers.Wait()
 		s.streams.Wait()
 	}()
