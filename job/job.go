@@ -1,7 +1,6 @@
 package job
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -60,6 +59,7 @@ type Job struct {
 	Clean bool
 
 	target difficulty.Target
+	work   chainhash.Hash
 }
 
 // New checks and completes a job made from its fields, for sources that do not go through a [Builder]. It returns a
@@ -80,6 +80,7 @@ func New(j Job) (*Job, error) {
 		return nil, fmt.Errorf("job: new job %d: negative height %d", j.ID, j.Height)
 	}
 	j.target = target
+	j.work = j.hashWork()
 	return &j, nil
 }
 
@@ -89,9 +90,28 @@ func (j *Job) Target() difficulty.Target { return j.target }
 // Empty reports whether the block would hold the coinbase only.
 func (j *Job) Empty() bool { return len(j.Branch) == 0 }
 
+// WorkID identifies what the job has miners search through: jobs that differ in their ID only, as those of two makers
+// with one template can, have the same. A header found for one is then a header of the other.
+func (j *Job) WorkID() chainhash.Hash { return j.work }
+
 // SameWork reports whether j and k have the same search space: a share for one is the same share for the other.
-func (j *Job) SameWork(k *Job) bool {
-	return j == k || j.ID == k.ID && j.PrevHash == k.PrevHash && bytes.Equal(j.Coinb1, k.Coinb1)
+func (j *Job) SameWork(k *Job) bool { return j.work == k.work }
+
+// hashWork hashes all of a header that neither the miner nor the clock decides.
+func (j *Job) hashWork() (work chainhash.Hash) {
+	h := sha256.New()
+	var n [12]byte
+	binary.LittleEndian.PutUint32(n[:], j.Bits)
+	binary.LittleEndian.PutUint32(n[4:], uint32(len(j.Coinb1))) // so that no bytes can be moved between the parts
+	binary.LittleEndian.PutUint32(n[8:], uint32(len(j.Coinb2)))
+	for _, part := range [][]byte{n[:], j.PrevHash[:], j.Coinb1, j.Coinb2} {
+		h.Write(part)
+	}
+	for i := range j.Branch {
+		h.Write(j.Branch[i][:])
+	}
+	h.Sum(work[:0])
+	return work
 }
 
 // AppendCoinbase appends the coinbase transaction, serialised without witness, with the given extranonce.

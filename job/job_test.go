@@ -296,15 +296,27 @@ func TestSameWork(t *testing.T) {
 	same := *j
 	same.Clean = true
 	require.True(t, j.SameWork(j))
+	twin := *j
+	twin.ID++
+	other, err := job.New(twin)
+	require.NoError(t, err)
+	require.True(t, j.SameWork(other), "another maker's job of the same template")
+	require.Equal(t, j.WorkID(), other.WorkID())
 	require.True(t, j.SameWork(&same), "a copy that is marked clean is the same work")
 	for name, change := range map[string]func(j *job.Job){
-		"another id":       func(j *job.Job) { j.ID++ },
-		"another tip":      func(j *job.Job) { j.PrevHash[0]++ },
-		"another coinbase": func(j *job.Job) { j.Coinb1 = append(slices.Clone(j.Coinb1), 1) },
+		"another tip": func(j *job.Job) { j.PrevHash[0]++ },
+		"bytes moved from one half of the coinbase to the other": func(j *job.Job) {
+			n := len(j.Coinb1) - 1
+			j.Coinb1, j.Coinb2 = j.Coinb1[:n], append([]byte{j.Coinb1[n]}, j.Coinb2...)
+		},
+		"another merkle branch": func(j *job.Job) { j.Branch = append(slices.Clone(j.Branch), j.PrevHash) },
+		"another coinbase":      func(j *job.Job) { j.Coinb1 = append(slices.Clone(j.Coinb1), 1) },
 	} {
-		other := *j
-		change(&other)
-		require.False(t, j.SameWork(&other), name)
+		fields := *j
+		change(&fields)
+		other, err := job.New(fields)
+		require.NoError(t, err)
+		require.False(t, j.SameWork(other), name)
 	}
 }
 

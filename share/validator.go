@@ -3,6 +3,7 @@ package share
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -65,6 +66,10 @@ type ValidatorOptions struct {
 	// cover the time for which jobs are accepted; 0 means 10 minutes. The newest job's shares are never forgotten.
 	Memory time.Duration
 
+	// Alive reports whether shares for a job may still be accepted, however old it is: those of such a job are not
+	// forgotten. Nil is for no job older than Memory.
+	Alive func(*job.Job) bool
+
 	// MaxShares bounds the shares that are accepted for one job, all of which are remembered; further ones are answered
 	// [Rejected]. 0 means 262,144, which takes 10 MB: a difficulty that lets a miner find that many is far too low.
 	// Of shares that are refused, the first 1,024 of a job are remembered, since sending them costs a miner nothing.
@@ -75,12 +80,15 @@ type ValidatorOptions struct {
 // concurrent use. One that has judged nothing holds no memory to speak of.
 type Validator struct {
 	opts     ValidatorOptions
-	seen     []jobShares // ascending by job, a handful
+	seen     []jobShares // in the order they came, a handful
 	coinbase []byte      // scratch
 }
 
+// jobShares is what is remembered of a job, or of several that have the same work.
 type jobShares struct {
-	id      job.ID
+	id      job.ID // the highest of these
+	job     *job.Job
+	work    chainhash.Hash
 	shares  map[shareKey]struct{}
 	refused int // of shares, those that earned nothing
 }
@@ -160,7 +168,7 @@ func (v *Validator) Validate(w *Work, sub *Submission, now time.Time) (r Ruling)
 		nonce:         sub.Nonce,
 		headerVersion: version,
 	}
-	seen := v.sharesOf(j.ID, now)
+	seen := v.sharesOf(j, now)
 	if _, ok := seen.shares[key]; ok {
 		// If it is a block, it was handed on when it came first.
 		r.Verdict, r.Solves = Duplicate, false
@@ -260,33 +268,26 @@ func (s *jobShares) remember(key shareKey, worth bool, opts *ValidatorOptions) b
 }
 
 // sharesOf returns what is remembered of a job. The pointer is good until the next call.
-func (v *Validator) sharesOf(id job.ID, now time.Time) *jobShares {
+func (v *Validator) sharesOf(j *job.Job, now time.Time) *jobShares {
 	for i := len(v.seen) - 1; i >= 0; i-- {
-		if v.seen[i].id == id {
+		if v.seen[i].id == j.ID {
 			return &v.seen[i]
 		}
 	}
-	return &v.seen[v.open(id, now)]
+	work := j.WorkID()
+	for i := range v.seen {
+		if v.seen[i].work == work {
+			// Another id for work that is known, whose shares were paid for already.
+			v.seen[i].id, v.seen[i].job = max(v.seen[i].id, j.ID), j
+			return &v.seen[i]
+		}
+	}
+	v.seen = slices.DeleteFunc(v.seen, func(old jobShares) bool { return v.forgotten(&old, j.ID, now) })
+	v.seen = append(v.seen, jobShares{id: j.ID, job: j, work: work, shares: make(map[shareKey]struct{})})
+	return &v.seen[len(v.seen)-1]
 }
 
-// open makes room for the shares of a job that is new to v and forgets the jobs that nobody accepts any more.
-func (v *Validator) open(id job.ID, now time.Time) int {
-	i := len(v.seen)
-	for i > 0 && v.seen[i-1].id > id {
-		i--
-	}
-	v.seen = append(v.seen, jobShares{})
-	copy(v.seen[i+1:], v.seen[i:])
-	v.seen[i] = jobShares{id: id, shares: make(map[shareKey]struct{})}
-
-	old := 0
-	for old < i && now.Sub(v.seen[old].id.Time()) > v.opts.Memory {
-		old++
-	}
-	if old > 0 {
-		n := copy(v.seen, v.seen[old:])
-		clear(v.seen[n:])
-		v.seen = v.seen[:n]
-	}
-	return i - old
+// forgotten reports whether no share for an old job can be accepted any more.
+func (v *Validator) forgotten(old *jobShares, newest job.ID, now time.Time) bool {
+	return old.id < newest && now.Sub(old.id.Time()) > v.opts.Memory && (v.opts.Alive == nil || !v.opts.Alive(old.job))
 }

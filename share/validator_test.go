@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -275,9 +276,18 @@ func TestValidateDuplicates(t *testing.T) {
 	other = sub
 	other.VersionBits = 0x00400000
 	require.Equal(t, share.LowDifficulty, judge(w, other), "version bits")
-	next := *j
+	twin, err := job.New(job.Job{
+		ID: j.ID + 1, Height: j.Height, PrevHash: j.PrevHash, Version: j.Version, Bits: j.Bits, Time: j.Time,
+		MinTime: j.MinTime, Coinb1: j.Coinb1, Coinb2: j.Coinb2, Branch: j.Branch,
+	})
+	require.NoError(t, err)
+	require.Equal(t, share.Duplicate, judge(share.NewWork(twin, 1), sub), "the same work under another id")
+	next := *twin
 	next.ID++
-	require.Equal(t, share.Accepted, judge(share.NewWork(&next, 1), sub), "another job")
+	next.Coinb2 = append([]byte{9}, next.Coinb2...)
+	fresh, err := job.New(next)
+	require.NoError(t, err)
+	require.Equal(t, share.LowDifficulty, judge(share.NewWork(fresh, 1), sub), "another job")
 }
 
 // Where the job's version has bits inside the mask, replacing and flipping them read different bits as one version:
@@ -304,11 +314,18 @@ func TestValidateReadsVersionBitsBothWays(t *testing.T) {
 
 func TestValidatorForgetsOldJobsAndKeepsTheNewest(t *testing.T) {
 	j, sub := exampleJob(t, mainnetBits)
-	val := share.NewValidator(&share.ValidatorOptions{Memory: time.Minute})
+	alive := job.ID(0)
+	val := share.NewValidator(&share.ValidatorOptions{
+		Memory: time.Minute,
+		Alive:  func(j *job.Job) bool { return j.ID == alive },
+	})
 	at := func(id job.ID, now time.Time) share.Verdict {
 		k := *j
 		k.ID = id
-		w := share.NewWork(&k, 1)
+		k.Coinb2 = binary.BigEndian.AppendUint64(slices.Clip(k.Coinb2), uint64(id)) // other work
+		one, err := job.New(k)
+		require.NoError(t, err)
+		w := share.NewWork(one, difficulty.Min) // met by any hash, nearly
 		return val.Validate(&w, &sub, now).Verdict
 	}
 	first := job.ID(uint64(exampleNow.Unix()) << 32)
@@ -319,6 +336,9 @@ func TestValidatorForgetsOldJobsAndKeepsTheNewest(t *testing.T) {
 	require.Equal(t, share.Duplicate, at(first, exampleNow.Add(60*time.Second)), "within its memory")
 	require.Equal(t, share.Accepted, at(second+60<<32, exampleNow.Add(2*time.Minute)))
 	require.Equal(t, share.Accepted, at(first, exampleNow.Add(2*time.Minute)), "forgotten, and nobody accepts it any more")
+	alive = second
+	require.Equal(t, share.Accepted, at(second+120<<32, exampleNow.Add(time.Hour)))
+	require.Equal(t, share.Duplicate, at(second, exampleNow.Add(time.Hour)), "old, but still accepted")
 }
 
 func TestValidatorBoundsTheSharesOfAJob(t *testing.T) {

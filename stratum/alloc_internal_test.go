@@ -30,6 +30,7 @@ func minerAtWork(t testing.TB) *Session {
 	require.NoError(t, err)
 	sink := share.SinkFunc(func(context.Context, []share.Share) error { return nil })
 	srv, err := New(job.NewHub(nil), users, sink, noSolutions{}, &Options{
+		Limits:    NoLimits(),
 		NewPolicy: func(*Session) difficulty.Policy { return difficulty.Fixed(16384) },
 	})
 	require.NoError(t, err)
@@ -41,7 +42,8 @@ func minerAtWork(t testing.TB) *Session {
 	})
 	require.NoError(t, err)
 	srv.take(j, now)
-	s := newSession(srv, sinkhole{}, 0x01000002, now)
+	s := newSession(srv, plainPort, sinkhole{}, 0x01000002, now)
+	s.srv.sessions[s.prefix] = s
 	s.feed(t, `{"id":1,"method":"mining.subscribe","params":[]}`+"\n"+`{"id":2,"method":"mining.authorize","params":["alice.rig","x"]}`+"\n")
 	require.True(t, s.ready)
 	return s
@@ -50,7 +52,11 @@ func minerAtWork(t testing.TB) *Session {
 // feed lets the session read data. It keeps its buffers, which would go back to a pool that under the race detector
 // loses some of them on purpose.
 func (s *Session) feed(t testing.TB, data string) {
-	n := copy(s.readBuffer(), data)
+	if s.held == nil {
+		s.take()
+	}
+	s.held.now = time.Now()
+	n := copy(s.held.buf, data)
 	if err := s.process(context.Background(), n); err != nil {
 		t.Fatal(err)
 	}

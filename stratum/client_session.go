@@ -346,7 +346,7 @@ func (s *clientSession) subscribe(with sv1.Subscribe) error {
 	return s.request(func(dst []byte, id uint64) []byte {
 		return sv1.AppendSubscribeRequest(dst, id, &with)
 	}, func(msg *sv1.Message) error {
-		if err := refusal(msg); err != nil {
+		if err := replyRefusal(msg); err != nil {
 			if with != (sv1.Subscribe{}) {
 				return s.subscribe(sv1.Subscribe{})
 			}
@@ -375,7 +375,7 @@ func (s *clientSession) authorize() error {
 	return s.request(func(dst []byte, id uint64) []byte {
 		return sv1.AppendAuthorizeRequest(dst, id, &login)
 	}, func(msg *sv1.Message) error {
-		if err := refusal(msg); err != nil {
+		if err := replyRefusal(msg); err != nil {
 			return fmt.Errorf("authorize %s: %w", login.User, err)
 		}
 		s.authorized = true
@@ -396,8 +396,8 @@ func (s *clientSession) authorize() error {
 
 func ignoreReply(*sv1.Message) error { return nil }
 
-// refusal returns nil for a request that was granted.
-func refusal(msg *sv1.Message) error {
+// replyRefusal returns nil for a request that was granted.
+func replyRefusal(msg *sv1.Message) error {
 	switch {
 	case msg.Accepted():
 		return nil

@@ -2,6 +2,7 @@ package stratum
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -69,6 +70,24 @@ func (p *Prefixes) Lease(now time.Time) (uint32, error) {
 			return p.server | i, nil
 		}
 	}
+}
+
+// Reserve implements [Reserver].
+func (p *Prefixes) Reserve(prefix uint32, now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.endQuarantine(now)
+	i := prefix &^ (0xff << 24)
+	if prefix&(0xff<<24) != p.server || i > maxPrefixIndex {
+		return fmt.Errorf("stratum: reserve extranonce %08x: it is not of server %d", prefix, p.server>>24)
+	}
+	word, bit := &p.held[i/64], uint64(1)<<(i%64)
+	if *word&bit != 0 {
+		return fmt.Errorf("stratum: reserve extranonce %08x: it is in use", prefix)
+	}
+	*word |= bit
+	p.free--
+	return nil
 }
 
 // Release implements [Extranonces].

@@ -77,8 +77,6 @@ func TestJunk(t *testing.T) {
 		name, login, junk string
 		ends              bool
 	}{
-		{"an HTTP client", "", "GET / HTTP/1.1\r\nHost: pool\r\n\r\n", true},
-		{"a TLS hello without a line end", "", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", true},
 		{"an agent frame", "", "\x7f\x01\x04\x00\x00", true},
 		{"binary before login", "", "\x00\x01\x02\n", true},
 		{"JSON that is not a request", "", "{\"a\"\n", true},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"time"
 
 	"github.com/poolkit/poolkit/difficulty"
@@ -13,9 +14,11 @@ import (
 
 // Options tune a Server. The zero value runs a sound public pool.
 type Options struct {
-	// KeepUserCase tells "Alice" from "alice"; otherwise user names are folded to lower case. Pools whose users are
-	// base58 addresses need it.
-	KeepUserCase bool
+	Names      NameRules  // which spellings of a user are one user
+	SingleUser SingleUser // credits all work to one account
+	Limits     Limits     // against miners that are broken, too many or hostile
+	Router     Router     // nil where the feed has the jobs of one chain
+	Events     EventSink  // who comes and goes; nil for nobody who wants to know
 
 	// ServerID is the instance prefix of every extranonce1, 1 to 255; servers that share jobs must differ in it. 0
 	// means 1.
@@ -27,8 +30,8 @@ type Options struct {
 	// Extranonce2Size is how many bytes the miner counts through, 4 to 8; 0 means 8.
 	Extranonce2Size int
 
-	// VersionMask holds the version bits that miners may roll (BIP 310); 0 means job.DefaultVersionMask. It must be
-	// the one that jobs are built with.
+	// VersionMask holds the version bits that miners may roll (BIP 310); 0 means job.DefaultVersionMask, the bits of
+	// BIP 320. [BIP323VersionMask] is wider. It must be the one that jobs are built with.
 	VersionMask uint32
 
 	StartDifficulty difficulty.Difficulty // of a session that asks for none; 0 means 16384
@@ -42,9 +45,36 @@ type Options struct {
 	// Validation tunes the judging of shares. VersionMask above takes precedence.
 	Validation share.ValidatorOptions
 
+	// NiceHash says how miners rented from that marketplace are treated.
+	NiceHash NiceHashOptions
+
+	// MultiWorker lets one connection authorize several users, as some proxies do: a share is then credited to the
+	// worker that mining.submit names, where that one was authorized on the connection, and else to the first. Without
+	// it a connection mines for one user and the name in mining.submit is not looked at.
+	MultiWorker bool
+
+	// MaxAgentWorkers bounds the machines behind one BTCAgent connection, 1 to 65,535; 0 means 65,535. Further ones
+	// are not registered, and their shares are refused with code 24.
+	MaxAgentWorkers int
+
+	// ResumeTime is how long a miner that lost its connection can have its session back: its extranonce1, its
+	// difficulty and the jobs it was sent. 0 means 10m, negative never. A session that nobody comes back for costs about
+	// a kilobyte until then, and the oldest beyond MaxParked are given up.
+	ResumeTime time.Duration
+	MaxParked  int // 0 means 65,536
+
+	// LongTimeoutAgents are matched against the software that miners name, without regard to case; those that match
+	// may be silent for seven days, like BTCAgent, NiceHash and pool watchers. Nil matches none.
+	LongTimeoutAgents *regexp.Regexp
+
+	// CleanChangeAgents are matched like LongTimeoutAgents. Jobs that come with a new difficulty are sent to those as
+	// clean: some firmware otherwise sends its last shares again.
+	CleanChangeAgents *regexp.Regexp
+
 	NotifyInterval   time.Duration // a job is sent at least this often; 0 means 30s
 	HandshakeTimeout time.Duration // silence before authorize; 0 means 15s, negative never
 	LoginTimeout     time.Duration // from accept to authorize; 0 means 60s, negative never
+	AuthorizeTimeout time.Duration // what the Authorizer and the Router may take, registration included; 0 means 60s
 	IdleTimeout      time.Duration // silence after authorize; 0 means 10m, negative never
 	WriteTimeout     time.Duration // a miner that takes nothing for so long is dropped; 0 means 2m, negative never
 	DrainTimeout     time.Duration // what Serve waits for sessions to finish when it stops; 0 means 3s
@@ -58,11 +88,34 @@ type Options struct {
 	Hooks  Hooks
 }
 
+// NiceHashOptions tune how sessions of the NiceHash marketplace are treated: they have a minimum difficulty of their
+// own, job ids that are not used again for years, and may be silent for seven days.
+type NiceHashOptions struct {
+	// MinDifficulty is the lowest difficulty that the marketplace accepts work at, rounded up to a power of two. 0
+	// means 524,288; [difficulty.Min] leaves it to the server's own minimum.
+	MinDifficulty difficulty.Difficulty
+
+	// Forced takes every miner for one of NiceHash, for a server that serves nobody else. Otherwise they are known by
+	// their user agent, which begins with "NiceHash/".
+	Forced bool
+}
+
+// NoLimits returns Limits that are all turned off, for measurements and for servers that only friends can reach.
+func NoLimits() Limits {
+	return Limits{MaxPerAddress: -1, ConnectRate: -1, RequestRate: -1, RequestPatience: -1, InvalidPercent: -1,
+		BanTime: -1, BadWorkers: -1, LoginBackoff: -1}
+}
+
+// BIP323VersionMask holds the 24 version bits that BIP 323 gives to miners, for [Options.VersionMask] and
+// job.BuilderOptions.
+const BIP323VersionMask uint32 = 0x1fffffe0
+
 // Hooks are called on the session's goroutine and must return quickly. Any may be nil.
 type Hooks struct {
-	Connected    func(s *Session)
-	Authorized   func(s *Session)
-	Disconnected func(s *Session, reason error) // also of sessions that never authorized
+	Connected    func(s *Session)                                    // its address is known, and not banned
+	Authorized   func(s *Session)                                    // again when the worker changes
+	Registered   func(s *Session, worker share.Worker, userID int32) // a machine behind an agent, or one more worker of a connection
+	Disconnected func(s *Session, reason error)                      // also of sessions that never authorized
 	Shares       func(s *Session, shares []share.Share)
 	Solved       func(s *Session, solution *share.Solution, err error) // err is that of the SolutionSink
 	JobSent      func(j *job.Job, sessions int, took time.Duration)    // on the goroutine that follows the feed
@@ -79,9 +132,20 @@ func (o *Options) complete() error {
 	def(&o.NotifyInterval, 30*time.Second)
 	def(&o.HandshakeTimeout, 15*time.Second)
 	def(&o.LoginTimeout, time.Minute)
+	def(&o.AuthorizeTimeout, time.Minute)
 	def(&o.IdleTimeout, 10*time.Minute)
 	def(&o.WriteTimeout, 2*time.Minute)
 	def(&o.DrainTimeout, 3*time.Second)
+	def(&o.ResumeTime, 10*time.Minute)
+	if o.MaxParked == 0 {
+		o.MaxParked = 1 << 16
+	}
+	if o.MaxAgentWorkers == 0 {
+		o.MaxAgentWorkers = maxAgentWorkers
+	}
+	if o.NiceHash.MinDifficulty == 0 {
+		o.NiceHash.MinDifficulty = 524288
+	}
 	if o.ServerID == 0 {
 		o.ServerID = 1
 	}
@@ -120,6 +184,18 @@ func (o *Options) complete() error {
 	}
 	if o.Extranonce2Size < 4 || o.Extranonce2Size > job.Extranonce2Size {
 		bad("extranonce2 of %d bytes, want 4 to %d", o.Extranonce2Size, job.Extranonce2Size)
+	}
+	if err := o.Limits.complete(); err != nil {
+		errs = append(errs, err)
+	}
+	if (o.SingleUser.Name == "") != (o.SingleUser.UserID == 0) || o.SingleUser.UserID < 0 {
+		bad("single user %q with number %d: both are needed", o.SingleUser.Name, o.SingleUser.UserID)
+	}
+	if o.MaxAgentWorkers < 1 || o.MaxAgentWorkers > maxAgentWorkers {
+		bad("%d workers behind an agent, want 1 to %d", o.MaxAgentWorkers, maxAgentWorkers)
+	}
+	if d := o.NiceHash.MinDifficulty; d < difficulty.Min || d > difficulty.Max {
+		bad("NiceHash minimum difficulty %v is not between 2^-32 and 2^62", d)
 	}
 	for _, d := range []struct {
 		name string

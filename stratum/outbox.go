@@ -1,7 +1,9 @@
 package stratum
 
 import (
+	"crypto/tls"
 	"errors"
+	"math"
 	"net"
 	"sync"
 	"syscall"
@@ -14,26 +16,36 @@ var errSlowReader = errors.New("the miner does not read")
 // An outbox writes to one connection, for the session's goroutine and for whoever pushes jobs. At most one goroutine
 // writes at a time, so lines never mix; while nothing waits it holds no buffer and no goroutine.
 type outbox struct {
-	conn    net.Conn
-	raw     syscall.RawConn // nil where the connection has no descriptor: TLS, pipes
-	timeout time.Duration   // of one blocking write, none when negative
-	limit   int             // bytes that may wait
+	sess   *Session
+	conn   net.Conn        // for deadlines
+	stream net.Conn        // for data: conn, or TLS on top of it
+	raw    syscall.RawConn // of conn, where data goes straight to it; nil with TLS, and where there is no descriptor
 
-	deadline time.Time // when the write deadline was last set; belongs to whoever writes
+	deadline int64 // Server.clock of the write deadline's setting; belongs to whoever writes
 
 	mu      sync.Mutex
 	waiting []byte // complete lines, in order
 	writing bool   // somebody writes, and will take what waits
+	taken   int    // bytes that somebody is writing, which wait too until they are written
 	err     error  // the first failure; nothing is written after it
 }
 
-func (o *outbox) init(conn net.Conn, timeout time.Duration, limit int) {
-	o.conn, o.timeout, o.limit = conn, timeout, limit
-	if sc, ok := conn.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil && canTryWrite {
-			o.raw = raw
-		}
+func (o *outbox) init(sess *Session, conn net.Conn) {
+	o.sess, o.conn, o.stream = sess, conn, conn
+	o.deadline = math.MinInt64
+	if sc, ok := conn.(syscall.Conn); ok && canUseSockets {
+		o.raw, _ = sc.SyscallConn()
 	}
+}
+
+// ops are for writes; a scratch has one of its own.
+var ops = sync.Pool{New: func() any { return newSocketOp() }}
+
+// secure puts TLS between the session and the connection. Nothing has been written yet.
+func (o *outbox) secure(stream *tls.Conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.stream, o.raw = stream, nil
 }
 
 // push writes lines without ever blocking: what the connection does not take at once is left to a goroutine that ends
@@ -50,7 +62,9 @@ func (o *outbox) push(lines []byte) error {
 	rest := lines
 	if o.raw != nil {
 		// Non-blocking, so the lock is held no longer than a copy into the socket takes.
-		n, err := tryWrite(o.raw, lines)
+		op := ops.Get().(*socketOp)
+		n, err := op.writeTo(o.raw, lines)
+		ops.Put(op)
 		if err != nil {
 			return o.fail(err)
 		}
@@ -81,11 +95,12 @@ func (o *outbox) write(lines []byte) error {
 		}
 		return o.enqueue(lines)
 	}
-	o.writing = true
+	o.writing, o.taken = true, len(lines)
 	o.mu.Unlock()
 
 	err := o.block(lines)
 	o.mu.Lock()
+	o.taken = 0
 	if err != nil {
 		err = o.fail(err)
 		o.writing = false
@@ -97,7 +112,7 @@ func (o *outbox) write(lines []byte) error {
 }
 
 func (o *outbox) enqueue(lines []byte) error {
-	if len(o.waiting)+len(lines) > o.limit {
+	if o.taken+len(o.waiting)+len(lines) > o.sess.srv.opts.MaxQueue {
 		return o.fail(errSlowReader)
 	}
 	o.waiting = append(o.waiting, lines...)
@@ -108,6 +123,7 @@ func (o *outbox) enqueue(lines []byte) error {
 func (o *outbox) drain() error {
 	for {
 		o.mu.Lock()
+		o.taken = 0
 		if o.err != nil || len(o.waiting) == 0 {
 			o.writing = false
 			err := o.err
@@ -115,7 +131,7 @@ func (o *outbox) drain() error {
 			return err
 		}
 		lines := o.waiting
-		o.waiting = nil
+		o.waiting, o.taken = nil, len(lines)
 		o.mu.Unlock()
 		if err := o.block(lines); err != nil {
 			o.mu.Lock()
@@ -129,13 +145,14 @@ func (o *outbox) drain() error {
 
 func (o *outbox) block(lines []byte) error {
 	// Setting a deadline costs as much as a short write, so one that has most of its time left is kept.
-	if now := time.Now(); o.timeout > 0 && now.Sub(o.deadline) > o.timeout/8 {
-		if err := o.conn.SetWriteDeadline(now.Add(o.timeout)); err != nil {
+	timeout := o.sess.srv.opts.WriteTimeout
+	if now := o.sess.srv.clock(time.Now()); timeout > 0 && (o.deadline == math.MinInt64 || now-o.deadline > int64(timeout/8)) {
+		if err := o.conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 			return err
 		}
 		o.deadline = now
 	}
-	_, err := o.conn.Write(lines)
+	_, err := o.stream.Write(lines)
 	return err
 }
 
@@ -145,8 +162,26 @@ func (o *outbox) fail(err error) error {
 		o.err = err
 		o.waiting = nil
 		o.conn.Close()
+		o.sess.kick() // a poller does not see that it was closed
 	}
 	return o.err
+}
+
+// close ends the connection. An abrupt end tells a peer that is perhaps there but not listening at once: the kernel
+// drops what it could not deliver and sends a reset, where it would otherwise try for minutes.
+func (o *outbox) close(abrupt bool) {
+	o.mu.Lock()
+	if o.err == nil {
+		o.err = net.ErrClosed
+	}
+	stream := o.stream
+	o.mu.Unlock()
+	if tcp, ok := o.conn.(*net.TCPConn); ok && abrupt {
+		tcp.SetLinger(0)
+	} else if stream != o.conn {
+		stream.Close() // says goodbye within five seconds
+	}
+	o.conn.Close()
 }
 
 // failure returns why writing ended, nil when it has not.

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/poolkit/poolkit/difficulty"
 	"github.com/poolkit/poolkit/job"
 	"github.com/poolkit/poolkit/share"
 	"github.com/poolkit/poolkit/stratum/sv1"
@@ -28,52 +26,65 @@ type Server struct {
 	prefixes  Extranonces
 	scratch   sync.Pool
 
-	recent *job.Recent
-	latest atomic.Pointer[encodedJob]
+	made  time.Time // what the guard counts time from
+	guard *guard
+	jobs  atomic.Uint32 // encoded
 
-	// pushMu serialises pushes and guards what they work with.
-	pushMu    sync.Mutex
-	lastPush  time.Time
-	lastEmpty bool
-	targets   []*Session // scratch
-
-	tipAt atomic.Int64 // when the latest tip was learned, Unix nanoseconds
+	chains atomic.Pointer[map[job.Chain]*chain] // replaced under mu
 
 	mu       sync.Mutex
-	sessions map[*Session]struct{}
+	sessions map[uint32]*Session // by extranonce1
+	lot      parkingLot
+	empty    chan struct{}                 // closed when the last session leaves; nil when nobody waits for that
+	leaving  bool                          // Shutdown was called
+	quit     atomic.Pointer[chan struct{}] // closed when sessions are to finish
+
+	// Of the Serve under way.
+	stopAccepting, stopServing func()
+
 	draining atomic.Bool // set under mu, so that no session is added once drain has begun
 
 	counters counters
-}
 
-// An encodedJob is a job with the part of its mining.notify that all sessions share.
-type encodedJob struct {
-	job  *job.Job
-	body []byte
+	refusedLog, junkLog, badLog logLimit
 }
 
 type counters struct {
-	accepted  atomic.Int64 // connections
-	refused   atomic.Int64
-	malformed atomic.Int64
-	solutions atomic.Int64
-	lostPuts  atomic.Int64
-	verdicts  [64]atomic.Int64
+	accepted     atomic.Int64 // connections
+	refused      atomic.Int64
+	resumed      atomic.Int64
+	malformed    atomic.Int64
+	unregistered atomic.Int64
+	solutions    atomic.Int64
+	lostPuts     atomic.Int64
+	verdicts     [64]atomic.Int64
 }
 
 // Stats are a server's counters since it was made.
 type Stats struct {
-	Sessions    int   // connected now
-	Authorized  int   // of these, with a worker that was let in
-	Connections int64 // accepted
-	Refused     int64 // turned away because the server was full
-	Malformed   int64 // lines that were no requests
-	Solutions   int64 // headers that met the network target
-	NotRecorded int64 // shares that the sink refused, and the miner was told so
-	Verdicts    map[share.Verdict]int64
+	Sessions     int           // connected now
+	States       map[State]int // of these, how far they have come
+	AgentWorkers int           // machines registered behind agents now
+	Parked       int           // sessions that can be resumed
 
-	LastJob     *job.Job  // nil before the first
-	LastJobSent time.Time // when it was last pushed to everybody
+	Connections  int64 // accepted
+	Refused      int64 // turned away because the server was full
+	Resumed      int64 // sessions that went on after their connection was lost
+	Malformed    int64 // lines and frames that meant nothing
+	Unregistered int64 // machines behind agents that were not let in, because there were too many
+	Solutions    int64 // headers that met the network target
+	NotRecorded  int64 // shares that the sink refused, and the miner was told so
+	Verdicts     map[share.Verdict]int64
+
+	Limits LimitStats
+	Chains map[job.Chain]ChainStats // one without a name where the server has no Router
+}
+
+// ChainStats are what a server knows of a chain.
+type ChainStats struct {
+	LastJob     *job.Job      // nil before the first
+	LastJobSent time.Time     // when one was last pushed to everybody
+	Sessions    map[State]int // that mine it, or are not routed yet where there is one chain
 }
 
 // New returns a Server that hands out the jobs of feed to the workers that auth lets in, gives every share to shares
@@ -81,9 +92,11 @@ type Stats struct {
 func New(feed job.Feed, auth Authorizer, shares share.Sink, solutions share.SolutionSink, opts *Options) (*Server, error) {
 	s := &Server{
 		feed: feed, auth: auth, shares: shares, solutions: solutions,
-		recent:   job.NewRecent(nil),
-		sessions: make(map[*Session]struct{}),
+		sessions: make(map[uint32]*Session),
+		lot:      newParkingLot(),
+		made:     time.Now(),
 	}
+	s.chains.Store(&map[job.Chain]*chain{})
 	if opts != nil {
 		s.opts = *opts
 	}
@@ -97,46 +110,72 @@ func New(feed job.Feed, auth Authorizer, shares share.Sink, solutions share.Solu
 	if s.prefixes == nil {
 		s.prefixes = NewPrefixes(s.opts.ServerID, 0)
 	}
-	s.scratch.New = func() any { return newScratch(s.opts.MaxLine) }
+	alive := s.opts.Validation.Alive
+	s.opts.Validation.Alive = func(j *job.Job) bool {
+		return alive != nil && alive(j) || s.chainOf(j.Chain).recent.State(j, time.Now()) != job.Expired
+	}
+	s.guard = newGuard(&s.opts.Limits)
+	s.scratch.New = newScratch
 	return s, nil
 }
 
-// Serve accepts miners on the listeners until ctx ends. Then it closes them, lets every session finish what it has
-// read, which includes recording its shares, and returns nil; sessions that take longer than the drain timeout are
-// cut off. It returns an error when a listener fails for good.
+// Serve accepts miners on the listeners until ctx ends or [Server.Shutdown] is called. A listener that is a [*Port] has
+// rules of its own. At the end Serve closes them, lets every session finish what it has read, which includes recording
+// its shares, and returns nil; sessions that take longer than the drain timeout are cut off. It returns an error when a
+// listener fails for good.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
-	defer func() {
-		for _, ln := range listeners {
-			ln.Close()
+	var closing sync.Once
+	closeAll := func() {
+		closing.Do(func() {
+			for _, ln := range listeners {
+				ln.Close()
+			}
+		})
+	}
+	defer closeAll()
+	var errs []error
+	for _, ln := range listeners {
+		if err := portOf(ln).check(); err != nil && portOf(ln) != plainPort {
+			errs = append(errs, err)
 		}
-	}()
-	s.mu.Lock()
-	s.draining.Store(false)
-	s.mu.Unlock()
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 
 	front, stopFront := context.WithCancelCause(ctx)
 	defer stopFront(nil)
 	// Shares that were read before the stop are still recorded after it, within the drain timeout.
 	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
+	quit := make(chan struct{})
+	pollers := &pollers{work: func(sess *Session) { sess.work(back) }}
+	defer pollers.stop()
+	var accepting, pushing, serving sync.WaitGroup
 
-	var pushing, accepting, serving sync.WaitGroup
+	s.mu.Lock()
+	s.draining.Store(false)
+	s.leaving = false
+	s.quit.Store(&quit)
+	s.stopAccepting = func() { closeAll(); accepting.Wait() }
+	s.stopServing = func() { stopFront(nil) }
+	s.mu.Unlock()
+
 	pushing.Go(func() { s.follow(front) })
 	pushing.Go(func() { s.keepSending(front) })
 	for _, ln := range listeners {
 		accepting.Go(func() {
-			if err := s.accept(front, back, ln, &serving); err != nil {
+			if err := s.accept(front, back, ln, pollers, &serving); err != nil {
 				stopFront(err)
 			}
 		})
 	}
 
 	<-front.Done()
-	for _, ln := range listeners {
-		ln.Close()
-	}
+	closeAll()
 	accepting.Wait()
 	s.drain()
+	close(quit)
 	done := make(chan struct{})
 	go func() { serving.Wait(); close(done) }()
 	timer := time.NewTimer(s.opts.DrainTimeout)
@@ -147,14 +186,49 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		stopBack()
 		for _, sess := range s.snapshot(nil) {
 			sess.out.conn.Close()
+			sess.kick()
 		}
 		<-done
 	}
 	pushing.Wait()
-	if err := context.Cause(front); err != nil && ctx.Err() == nil {
+	if err := context.Cause(front); err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// stopping is closed when sessions are to finish.
+func (s *Server) stopping() <-chan struct{} { return *s.quit.Load() }
+
+// Shutdown is the gentle way to end Serve. It closes the listeners, so that newcomers go to whoever else holds their
+// sockets, asks every miner to reconnect, and goes on serving until all have gone or ctx ends; shares that miners send
+// meanwhile are judged and answered as ever. Then Serve ends as when its context does. Miners that come back to the next
+// process find their session there if it was given what [Server.SaveSessions] returns afterwards.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.leaving = true
+	stopAccepting, stopServing := s.stopAccepting, s.stopServing
+	s.mu.Unlock()
+	if stopServing == nil {
+		return // not serving
+	}
+	defer stopServing()
+	stopAccepting()
+	empty := make(chan struct{})
+	s.mu.Lock()
+	if len(s.sessions) == 0 {
+		close(empty)
+	} else {
+		s.empty = empty
+	}
+	s.mu.Unlock()
+	for _, sess := range s.snapshot(nil) {
+		_ = sess.Reconnect(sv1.Reconnect{})
+	}
+	select {
+	case <-empty:
+	case <-ctx.Done():
+	}
 }
 
 // drain tells every session to stop reading.
@@ -164,15 +238,17 @@ func (s *Server) drain() {
 	s.mu.Unlock()
 	for _, sess := range s.snapshot(nil) {
 		sess.out.conn.SetReadDeadline(time.Unix(1, 0))
+		sess.kick()
 	}
 }
 
-func (s *Server) accept(ctx, back context.Context, ln net.Listener, serving *sync.WaitGroup) error {
+func (s *Server) accept(ctx, back context.Context, ln net.Listener, pollers *pollers, serving *sync.WaitGroup) error {
+	port := portOf(ln)
 	delay := time.Duration(0)
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || s.isLeaving() {
 				return nil
 			}
 			if errors.Is(err, net.ErrClosed) {
@@ -190,37 +266,51 @@ func (s *Server) accept(ctx, back context.Context, ln net.Listener, serving *syn
 			continue
 		}
 		delay = 0
-		sess, err := s.open(conn)
+		sess, err := s.open(port, conn)
 		if err != nil {
 			s.counters.refused.Add(1)
-			s.opts.Logger.Warn("connection refused", "remote", conn.RemoteAddr().String(), "error", err)
+			s.warn(&s.refusedLog, "connection refused", "remote", conn.RemoteAddr().String(), "error", err)
 			conn.Close()
 			continue
 		}
-		serving.Go(func() { sess.serve(back) })
+		serving.Add(1)
+		sess.done = serving.Done
+		sess.extendDeadline()
+		if !pollers.add(back, sess) {
+			go sess.run(back)
+		}
 	}
+}
+
+func (s *Server) isLeaving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leaving
 }
 
 // open makes the session of a connection. The extranonce is leased here, so that a server that runs out of them says
 // so at once.
-func (s *Server) open(conn net.Conn) (*Session, error) {
+func (s *Server) open(port *Port, conn net.Conn) (*Session, error) {
 	now := time.Now()
+	if s.isFull() { // which must not cost a prefix
+		return nil, errFull
+	}
 	prefix, err := s.prefixes.Lease(now)
 	if err != nil {
 		return nil, err
 	}
-	sess := newSession(s, conn, prefix, now)
+	sess := newSession(s, port, conn, prefix, now)
 	s.mu.Lock()
 	full := s.opts.MaxSessions > 0 && len(s.sessions) >= s.opts.MaxSessions
 	draining := s.draining.Load()
 	if !full && !draining {
-		s.sessions[sess] = struct{}{}
+		s.sessions[prefix] = sess
 	}
 	s.mu.Unlock()
 	switch {
 	case full:
 		s.prefixes.Release(prefix, now)
-		return nil, fmt.Errorf("stratum: %d sessions are open, the most allowed", s.opts.MaxSessions)
+		return nil, errFull
 	case draining:
 		s.prefixes.Release(prefix, now)
 		return nil, errors.New("stratum: the server is stopping")
@@ -229,144 +319,22 @@ func (s *Server) open(conn net.Conn) (*Session, error) {
 	return sess, nil
 }
 
-func (s *Server) forget(sess *Session) {
+var errFull = errors.New("stratum: as many sessions are open as are allowed")
+
+func (s *Server) isFull() bool {
 	s.mu.Lock()
-	delete(s.sessions, sess)
-	s.mu.Unlock()
-	s.prefixes.Release(sess.prefix, time.Now())
+	defer s.mu.Unlock()
+	return s.opts.MaxSessions > 0 && len(s.sessions) >= s.opts.MaxSessions
 }
 
 func (s *Server) snapshot(dst []*Session) []*Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dst = slices.Grow(dst[:0], len(s.sessions))
-	for sess := range s.sessions {
+	for _, sess := range s.sessions {
 		dst = append(dst, sess)
 	}
 	return dst
-}
-
-// follow takes jobs from the feed for as long as ctx lasts.
-func (s *Server) follow(ctx context.Context) {
-	for {
-		err := s.feed.Follow(ctx, 1, func(j *job.Job) { s.take(j, time.Now()) })
-		if ctx.Err() != nil {
-			return
-		}
-		s.opts.Logger.Warn("the job feed ended, following it again", "error", err)
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// take puts a job to use: it is sent at once when it is on a new tip or replaces an empty one, and otherwise when the
-// last one has been out for the notify interval.
-func (s *Server) take(j *job.Job, now time.Time) {
-	clean, err := s.recent.Add(j, now)
-	if errors.Is(err, job.ErrDuplicateJob) {
-		return // a feed that is followed anew begins with a job from before
-	}
-	if err != nil {
-		s.opts.Logger.Warn("job dropped", "job", j.ID.String(), "height", j.Height, "error", err)
-		return
-	}
-	enc := s.encode(j)
-	s.pushMu.Lock()
-	defer s.pushMu.Unlock()
-	if clean {
-		s.tipAt.Store(now.UnixNano())
-	}
-	s.latest.Store(enc)
-	if clean || s.lastEmpty && !j.Empty() || now.Sub(s.lastPush) >= s.opts.NotifyInterval {
-		s.push(enc, clean, now)
-	}
-}
-
-// keepSending sends the latest job when nothing has been sent for the notify interval.
-func (s *Server) keepSending(ctx context.Context) {
-	tick := time.NewTicker(min(time.Second, s.opts.NotifyInterval))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			s.pushMu.Lock()
-			if enc := s.latest.Load(); enc != nil && now.Sub(s.lastPush) >= s.opts.NotifyInterval {
-				s.push(enc, false, now)
-			}
-			s.pushMu.Unlock()
-		}
-	}
-}
-
-func (s *Server) encode(j *job.Job) *encodedJob {
-	n := sv1.Notify{
-		PrevHash: j.PrevHash,
-		// A miner that counts through less than 8 bytes gets the rest as zeros in front of its extranonce1.
-		Coinb1:  append(slices.Clip(j.Coinb1), make([]byte, job.Extranonce2Size-s.opts.Extranonce2Size)...),
-		Coinb2:  j.Coinb2,
-		Version: uint32(j.Version),
-		Bits:    j.Bits,
-		NTime:   j.Time,
-	}
-	for _, step := range j.Branch {
-		n.Branch = append(n.Branch, step)
-	}
-	return &encodedJob{job: j, body: sv1.AppendNotifyBody(nil, &n)}
-}
-
-// push sends a job to every session that is ready for one. The lock is held.
-func (s *Server) push(enc *encodedJob, clean bool, now time.Time) {
-	s.lastPush, s.lastEmpty = now, enc.job.Empty()
-	s.targets = s.snapshot(s.targets)
-	var next, sent atomic.Int64
-	work := func() {
-		buf := make([]byte, 0, len(enc.body)+256)
-		for {
-			i := next.Add(1) - 1
-			if i >= int64(len(s.targets)) {
-				return
-			}
-			if s.targets[i].push(buf, enc, clean, now) {
-				sent.Add(1)
-			}
-		}
-	}
-	// Writing to sockets is nearly all of the work and goes on every processor.
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(s.targets)/64) {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
-	clear(s.targets)
-	if hook := s.opts.Hooks.JobSent; hook != nil {
-		hook(enc.job, int(sent.Load()), time.Since(now))
-	}
-}
-
-// inGrace reports whether shares for the last block are still accepted.
-func (s *Server) inGrace(now time.Time) bool {
-	return s.opts.StaleGrace > 0 && now.UnixNano()-s.tipAt.Load() <= int64(s.opts.StaleGrace)
-}
-
-// assignable bounds d and makes it one that sums exactly.
-func (s *Server) assignable(d difficulty.Difficulty, floor difficulty.Difficulty) difficulty.Difficulty {
-	lo := max(s.opts.MinDifficulty, floor)
-	if !(d > lo) {
-		return min(lo, s.opts.MaxDifficulty)
-	}
-	if d = min(d, s.opts.MaxDifficulty); d.Assignable() {
-		return d
-	}
-	if d < 1 {
-		return max(d.FloorPow2(), lo)
-	}
-	return max(difficulty.Difficulty(uint64(d)), lo)
 }
 
 // Sessions calls yield with every connected session until it returns false, in no order.
@@ -378,39 +346,72 @@ func (s *Server) Sessions(yield func(*Session) bool) {
 	}
 }
 
-// LatestJob returns the job that a miner who comes now is sent, nil before the first.
+// LatestJob returns the job that a miner who comes now is sent, nil before the first. With a Router it is the newest of
+// all chains.
 func (s *Server) LatestJob() *job.Job {
-	if enc := s.latest.Load(); enc != nil {
-		return enc.job
+	var latest *encodedJob
+	for _, c := range *s.chains.Load() {
+		if enc := c.latest.Load(); enc != nil && (latest == nil || int32(enc.number-latest.number) > 0) {
+			latest = enc
+		}
 	}
-	return nil
+	if latest == nil {
+		return nil
+	}
+	return latest.job
+}
+
+// Bans returns what is banned now.
+func (s *Server) Bans() []BanInfo { return s.guard.bans(s.clock(time.Now())) }
+
+// Unban forgets what is held against a worker at an address; with the zero Worker, against the address and everybody
+// there; with the zero Addr, against the worker anywhere. It returns how many bans that lifted.
+func (s *Server) Unban(addr netip.Addr, worker share.Worker) int {
+	return s.guard.unban(addr, worker, s.clock(time.Now()))
 }
 
 // Stats returns the server's counters. It looks at every session.
 func (s *Server) Stats() Stats {
 	st := Stats{
-		Connections: s.counters.accepted.Load(),
-		Refused:     s.counters.refused.Load(),
-		Malformed:   s.counters.malformed.Load(),
-		Solutions:   s.counters.solutions.Load(),
-		NotRecorded: s.counters.lostPuts.Load(),
-		Verdicts:    make(map[share.Verdict]int64),
+		Connections:  s.counters.accepted.Load(),
+		Refused:      s.counters.refused.Load(),
+		Resumed:      s.counters.resumed.Load(),
+		Malformed:    s.counters.malformed.Load(),
+		Unregistered: s.counters.unregistered.Load(),
+		Solutions:    s.counters.solutions.Load(),
+		NotRecorded:  s.counters.lostPuts.Load(),
+		Verdicts:     make(map[share.Verdict]int64),
+		States:       make(map[State]int),
+		Limits:       s.guard.counters(s.clock(time.Now())),
+		Chains:       make(map[job.Chain]ChainStats),
 	}
 	for v := range s.counters.verdicts {
 		if n := s.counters.verdicts[v].Load(); n > 0 {
 			st.Verdicts[share.Verdict(v)] = n
 		}
 	}
+	for name, c := range *s.chains.Load() {
+		cs := ChainStats{Sessions: make(map[State]int)}
+		c.mu.Lock()
+		cs.LastJobSent = c.lastPush
+		c.mu.Unlock()
+		if enc := c.latest.Load(); enc != nil {
+			cs.LastJob = enc.job
+		}
+		st.Chains[name] = cs
+	}
 	for _, sess := range s.snapshot(nil) {
+		state := sess.State()
 		st.Sessions++
-		if sess.isAuthorized() {
-			st.Authorized++
+		st.States[state]++
+		st.AgentWorkers += sess.AgentWorkers()
+		if cs, ok := st.Chains[sess.Chain()]; ok {
+			cs.Sessions[state]++
 		}
 	}
-	st.LastJob = s.LatestJob()
-	s.pushMu.Lock()
-	st.LastJobSent = s.lastPush
-	s.pushMu.Unlock()
+	s.mu.Lock()
+	st.Parked = len(s.lot.byPrefix)
+	s.mu.Unlock()
 	return st
 }
 

@@ -28,9 +28,9 @@ func TestHandshake(t *testing.T) {
 		c := p.dial()
 		c.send(`{"id":"conf","method":"mining.configure","params":[["version-rolling","minimum-difficulty","nonsense"],{"version-rolling.mask":"ffffffff","version-rolling.min-bit-count":2,"minimum-difficulty.value":0.00001}]}`)
 		require.Equal(t, `{"id":"conf","result":{"minimum-difficulty":true,"version-rolling":true,"version-rolling.mask":"1fffe000","nonsense":false},"error":null}`, c.line())
-		require.Equal(t, `{"id":null,"method":"mining.set_version_mask","params":["1fffe000"]}`, c.line())
 		c.send(`{"id":1,"method":"mining.subscribe","params":["cgminer/4.12.1"]}`)
 		require.Equal(t, `{"id":1,"result":[[["mining.set_difficulty","1a000000"],["mining.notify","1a000000"]],"1a000000",8],"error":null}`, c.line())
+		require.Equal(t, `{"id":null,"method":"mining.set_version_mask","params":["1fffe000"]}`, c.line())
 		c.send(`{"id":2,"method":"mining.authorize","params":["Alice.rig01","x"]}`)
 		require.Equal(t, `{"id":2,"result":true,"error":null}`, c.line())
 		require.Equal(t, fmt.Sprintf(`{"id":null,"method":"mining.set_difficulty","params":[%v]}`, difficulty.Difficulty(1.0/(1<<16))), c.line(),
@@ -46,7 +46,7 @@ func TestHandshake(t *testing.T) {
 			require.Equal(t, "cgminer/4.12.1", s.Agent())
 			require.Equal(t, uint32(0x1a000000), s.Prefix())
 		}
-		require.Equal(t, 1, p.server.Stats().Authorized)
+		require.Equal(t, 1, p.server.Stats().States[stratum.Authorized])
 	})
 }
 
@@ -137,7 +137,7 @@ func TestMalformedSubmits(t *testing.T) {
 		}
 		c := p.dial()
 		id, n := c.start("alice.rig")
-		require.Equal(t, "0", id)
+		require.Equal(t, "3", id)
 		good := c.solve(id, n, easy, 0, false)
 		for !strings.ContainsAny(good.nonce, "abcdef") {
 			good = c.solve(id, n, easy, hexNumber(good.nonce)+1, false)
@@ -156,9 +156,9 @@ func TestMalformedSubmits(t *testing.T) {
 			{"version bits of zeros", with(func(w *work) { w.version = "00000000" }), "22"},
 			{"one digit of version bits", with(func(w *work) { w.version = "0" }), "22"},
 			{"another worker's name", with(func(w *work) { w.worker = "bob.rig" }), "22"},
-			{"a job id without quotes", `["w",0,"` + good.en2 + `","` + good.ntime + `","` + good.nonce + `"]`, "22"},
-			{"escaped digits", `["w","\u0030","` + good.en2 + `","` + good.ntime + `","` + good.nonce + `"]`, "22"},
-			{"more params than there are", `["w","0","` + good.en2 + `","` + good.ntime + `","` + good.nonce + `","00000000","x",{}]`, "22"},
+			{"a job id without quotes", `["w",3,"` + good.en2 + `","` + good.ntime + `","` + good.nonce + `"]`, "22"},
+			{"escaped digits", `["w","\u0033","` + good.en2 + `","` + good.ntime + `","` + good.nonce + `"]`, "22"},
+			{"more params than there are", `["w","3","` + good.en2 + `","` + good.ntime + `","` + good.nonce + `","00000000","x",{}]`, "22"},
 			{"extranonce2 too short", with(func(w *work) { w.en2 = "00" }), "27"},
 			{"extranonce2 of odd length", with(func(w *work) { w.en2 = w.en2[1:] }), "27"},
 			{"extranonce2 too long", with(func(w *work) { w.en2 += "00" }), "27"},
@@ -169,17 +169,17 @@ func TestMalformedSubmits(t *testing.T) {
 			{"nonce of nine digits", with(func(w *work) { w.nonce = "0" + w.nonce }), "27"},
 			{"nonce that is not hex", with(func(w *work) { w.nonce = "zzzzzzzz" }), "27"},
 			{"nonce with a sign", with(func(w *work) { w.nonce = "-" + w.nonce[1:] }), "27"},
-			{"a huge number for a nonce", `["w","0","` + good.en2 + `","` + good.ntime + `",99999999999999999999999999]`, "27"},
-			{"null for a nonce", `["w","0","` + good.en2 + `","` + good.ntime + `",null]`, "27"},
+			{"a huge number for a nonce", `["w","3","` + good.en2 + `","` + good.ntime + `",99999999999999999999999999]`, "27"},
+			{"null for a nonce", `["w","3","` + good.en2 + `","` + good.ntime + `",null]`, "27"},
 			{"version bits of nine digits", with(func(w *work) { w.version = "000000000" }), "27"},
-			{"four params", `["w","0","` + good.en2 + `","` + good.ntime + `"]`, "27"},
-			{"nested params", `["w","0",["` + good.en2 + `"],"` + good.ntime + `","` + good.nonce + `"]`, "27"},
-			{"bob's job", with(func(w *work) { w.job = "3" }), "21"},
-			{"a job id above 255", with(func(w *work) { w.job = "256" }), "21"},
+			{"four params", `["w","3","` + good.en2 + `","` + good.ntime + `"]`, "27"},
+			{"nested params", `["w","3",["` + good.en2 + `"],"` + good.ntime + `","` + good.nonce + `"]`, "27"},
+			{"bob's job", with(func(w *work) { w.job = "2" }), "21"},
+			{"a job id that is ours modulo 256", with(func(w *work) { w.job = "259" }), "21"},
 			{"a job id of 2^64", with(func(w *work) { w.job = "18446744073709551616" }), "21"},
-			{"a job id with a tail", with(func(w *work) { w.job = "0x" }), "21"},
-			{"a job id with a leading zero", with(func(w *work) { w.job = "00" }), "21"},
-			{"a negative job id", with(func(w *work) { w.job = "-0" }), "21"},
+			{"a job id with a tail", with(func(w *work) { w.job = "3x" }), "21"},
+			{"a job id with a leading zero", with(func(w *work) { w.job = "03" }), "21"},
+			{"a negative job id", with(func(w *work) { w.job = "-3" }), "21"},
 			{"no job id", with(func(w *work) { w.job = "" }), "21"},
 			{"version bits outside the mask", with(func(w *work) { w.version = "00000001" }), "33"},
 			{"ntime below mintime", with(func(w *work) { w.ntime = fmt.Sprintf("%08x", n.NTime-601) }), "31"},
@@ -552,7 +552,7 @@ func TestAnExpiredJobEarnsNothing(t *testing.T) {
 
 func TestTheCaseOfUsers(t *testing.T) {
 	for keep, want := range map[bool]string{false: "alice", true: "Alice"} {
-		in(t, stratum.Options{KeepUserCase: keep}, func(t *testing.T, p *pool) {
+		in(t, stratum.Options{Names: stratum.NameRules{KeepCase: keep}}, func(t *testing.T, p *pool) {
 			p.dial().login("Alice.Rig")
 			for s := range p.server.Sessions {
 				w, _ := s.Worker()

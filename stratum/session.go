@@ -6,13 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/poolkit/poolkit/difficulty"
@@ -32,265 +32,467 @@ var (
 )
 
 const (
-	maxFailedLogins  = 3
-	maxMalformed     = 3 // lines within malformedWindow
-	malformedWindow  = time.Minute
-	maxSentJobs      = 256
-	maxPending       = 64
-	authorizeTimeout = 10 * time.Second
+	maxFailedLogins = 3
+	maxMalformed    = 3 // lines within malformedWindow
+	malformedWindow = time.Minute
+	maxSentJobs     = 256
+	keptAfterClean  = 4 // as BTCPool
+	maxPending      = 64
+	maxCoWorkers    = 256 // on one connection, with MultiWorker
+	longTimeout     = 7 * 24 * time.Hour
 )
 
-// A Session is one connected miner. Its methods may be called at any time, by anyone.
-type Session struct {
-	srv    *Server
-	prefix uint32 // extranonce1
-	remote netip.AddrPort
-	since  time.Time
-	out    outbox
-	reader idleReader
+// A State says how far a session has come.
+type State uint8
 
-	// What follows belongs to the session's own goroutine.
-	held          *scratch // taken from the pool for the read under way
-	partial       []byte   // the beginning of a line
-	validator     share.Validator
-	deadline      time.Time // the read deadline that is set
-	subscribed    bool
-	suggested     difficulty.Difficulty // before there is a policy; 0 when none
-	failedLogins  int
-	malformed     int
-	malformedFrom time.Time
-	reconnectSent bool
-	rejects       rejectRing
-	target        difficulty.Target // of targetOf, the difficulty judged by last
-	targetOf      difficulty.Difficulty
+// The states of a session, in order.
+const (
+	Connected   State = iota // nothing yet
+	Subscribed               // mining.subscribe was answered
+	Registering              // the Authorizer is being asked
+	Authorized               // a worker was let in
+	numStates
+)
 
-	// mu guards what jobs are pushed by, for the goroutines that push and the session's own.
-	mu          sync.Mutex
-	agent       string
-	worker      share.Worker
-	workerID    int64
-	userID      int32
-	policy      difficulty.Policy
-	fixed       difficulty.Difficulty // the miner's own wish where the policy cannot take it; 0 when none
-	floorOption difficulty.Difficulty // md= in the password
-	floorBIP310 difficulty.Difficulty // minimum-difficulty
-	ready       bool                  // subscribed and authorized: jobs may be sent
-	sent        []sentJob             // ascending by age
-	nextShort   uint8
-	sentDiff    difficulty.Difficulty // last set_difficulty; 0 before the first
-	lastPrev    job.Hash              // of the last job sent
+// String returns the state in lower case, as BTCPool's metrics name it.
+func (s State) String() string {
+	switch s {
+	case Connected:
+		return "connected"
+	case Subscribed:
+		return "subscribed"
+	case Registering:
+		return "registering"
+	case Authorized:
+		return "authenticated"
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
-// A sentJob is a job under the short id that the miner knows it by, with the difficulty that went out with it.
+// A Session is one connection: a miner, or an agent with many behind it. Its methods may be called at any time, by
+// anyone.
+type Session struct {
+	srv    *Server
+	port   *Port
+	done   func() // tells Serve that the session has ended
+	out    outbox
+	polled polledSession
+
+	since    int64         // Server.clock
+	deadline atomic.Int64  // Server.clock until when it may be silent; 0 is for ever
+	state    atomic.Uint32 // a State
+	expired  atomic.Bool   // deadline has passed
+	gone     chan struct{} // closed when the session has ended; made, under Server.mu, when somebody waits for that
+
+	// What follows belongs to whoever works for the session: its goroutine, or a poller's worker.
+	held          *scratch          // taken from the pool for the read under way
+	partial       []byte            // the beginning of a line
+	login         *share.Worker     // as the Authorizer knows it, which SingleUser may credit otherwise
+	coworkers     map[string]credit // the others that a proxy authorized, by the name it gave
+	agents        *agentState       // nil for all but agents
+	validator     share.Validator
+	guard         sessionGuard
+	pause         time.Duration // before the next read, of a miner that sends too much
+	suggested     difficulty.Difficulty
+	resumeFrom    difficulty.Difficulty // what the session it resumes had
+	malformedFrom int64                 // Server.clock
+	userID        int32                 // of login
+	mask          uint32                // the version bits agreed on
+	maskTold      uint32                // those that the miner was last told
+	stage         stage
+	malformed     uint8
+	failedLogins  uint8
+	greeted       bool // the guard knows of it
+	secured       bool // TLS
+	subres        bool // an agent that wants SUBMIT_RESPONSE frames
+	subscribed    bool
+	reconnectSent bool
+	patient       bool // may be silent for longTimeout
+	cleanChanges  bool // jobs with a new difficulty are sent as clean
+
+	// mu guards what jobs are pushed by, for the goroutines that push and the session's own.
+	mu       sync.Mutex
+	ready    bool // subscribed and authorized: jobs may be sent
+	canMove  bool // takes mining.set_extranonce
+	ids      idForm
+	prefix   uint32   // extranonce1
+	jobs     uint32   // sent in all
+	moved    []uint32 // prefixes it had before on this connection
+	remote   netip.AddrPort
+	version  string // its answer to client.get_version
+	chain    *chain
+	miner    miner
+	sent     []sentJob             // ascending by age
+	last     *job.Job              // the last job sent
+	sentDiff difficulty.Difficulty // last set_difficulty; 0 before the first
+	before   difficulty.Difficulty // what it was before the last change; 0 when it never changed
+	changed  int64                 // Server.clock of that
+}
+
+// A sentJob is a job with the difficulty and the extranonce1 that held when it went out.
 type sentJob struct {
-	job        *job.Job
-	difficulty difficulty.Difficulty
-	short      uint8
+	*encodedJob
+	difficulty difficulty.Difficulty // of an agent it is each machine's own
+	prefix     uint32
+	seq        uint32 // counts the session's jobs
 }
 
 // scratch is what a session needs while it has something to do.
 type scratch struct {
+	op      *socketOp
 	buf     []byte // a read, behind the beginning of its first line
 	out     []byte // replies
 	pending []submit
 	shares  []share.Share
+	now     time.Time // when buf was read
 }
 
 // A submit is a judged share that has not been answered.
 type submit struct {
 	id      []byte // JSON token; borrows from the read buffer
+	index   uint16 // of an agent's frame, which has no id
+	frame   bool
 	verdict share.Verdict
 }
 
-func newScratch(maxLine int) *scratch {
-	return &scratch{
-		buf:     make([]byte, maxLine+2),
-		out:     make([]byte, 0, 4<<10),
-		pending: make([]submit, 0, maxPending),
-		shares:  make([]share.Share, 0, maxPending),
-	}
-}
+// readSize is how much is read at a time. It holds some dozens of submits, and the beginning of a line of any length.
+const readSize = maxLineBeforeLogin + 2
 
-func newSession(srv *Server, conn net.Conn, prefix uint32, now time.Time) *Session {
-	s := &Session{srv: srv, prefix: prefix, remote: remoteAddr(conn), since: now}
-	s.out.init(conn, srv.opts.WriteTimeout, srv.opts.MaxQueue)
-	s.validator.Init(&srv.opts.Validation)
-	if sc, ok := conn.(syscall.Conn); ok && canWaitRead {
-		if raw, err := sc.SyscallConn(); err == nil {
-			s.reader.init(raw, s)
-		}
+func newScratch() any { return &scratch{op: newSocketOp(), buf: make([]byte, readSize)} }
+
+func newSession(srv *Server, port *Port, conn net.Conn, prefix uint32, now time.Time) *Session {
+	s := &Session{srv: srv, port: port, prefix: prefix, remote: remoteAddr(conn), since: srv.clock(now), stage: stageSniff}
+	if port.trustedPeer(s.remote) {
+		s.stage = stageProxy
 	}
+	s.miner.low = srv.opts.MinDifficulty
+	if port.MinDifficulty != 0 {
+		s.miner.low = port.MinDifficulty
+	}
+	s.out.init(s, conn)
+	s.validator.Init(&srv.opts.Validation)
 	return s
 }
 
 // Prefix returns the session's extranonce1, which is its id in share records too.
-func (s *Session) Prefix() uint32 { return s.prefix }
+func (s *Session) Prefix() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.prefix
+}
 
 // Remote returns the miner's address.
-func (s *Session) Remote() netip.AddrPort { return s.remote }
+func (s *Session) Remote() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.remote
+}
 
 // Since returns when the miner connected.
-func (s *Session) Since() time.Time { return s.since }
+func (s *Session) Since() time.Time { return s.srv.made.Add(time.Duration(s.since)) }
+
+// State returns how far the session has come.
+func (s *Session) State() State { return State(s.state.Load()) }
 
 // Agent returns the name and version that the miner's software gave, at most 30 bytes of it, with the characters that
 // names may have.
 func (s *Session) Agent() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.agent
+	return s.miner.agent
 }
 
 // Worker returns who mines here and the user's number, and 0 as long as nobody was let in.
 func (s *Session) Worker() (share.Worker, int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.worker, s.userID
+	return s.miner.worker, s.miner.userID
 }
 
-// Difficulty returns the difficulty of the last job sent, 0 before the first.
+// Chain returns the chain that the session mines, "" where the server has no Router.
+func (s *Session) Chain() job.Chain {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.chain == nil {
+		return ""
+	}
+	return s.chain.name
+}
+
+// Difficulty returns the difficulty of the last job sent, 0 before the first. Of an agent it is the one that its
+// machines start at.
 func (s *Session) Difficulty() difficulty.Difficulty {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sentDiff
 }
 
-func (s *Session) isAuthorized() bool {
+// Version returns what the miner answered to [Session.AskVersion], "" before it did.
+func (s *Session) Version() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.userID != 0
+	return s.version
 }
 
-// authorized is isAuthorized for the session's own goroutine, which alone changes it.
-func (s *Session) authorized() bool { return s.userID != 0 }
+// authorized is for the session's own goroutine, which alone changes it.
+func (s *Session) authorized() bool { return s.miner.userID != 0 }
 
-// serve reads and answers until the connection ends.
-func (s *Session) serve(ctx context.Context) {
-	if hook := s.srv.opts.Hooks.Connected; hook != nil {
-		hook(s)
-	}
-	reason := s.loop(ctx)
+// ShowMessage sends a text for the people who look after the miner. Many miners ignore it.
+func (s *Session) ShowMessage(text string) error {
+	return s.out.push(sv1.AppendShowMessage(nil, text))
+}
+
+// Reconnect asks the miner to connect again, to r.Host and r.Port where these are set. Miners follow to another host
+// only within the same domain, and some not at all.
+func (s *Session) Reconnect(r sv1.Reconnect) error {
+	return s.out.push(sv1.AppendReconnect(nil, r))
+}
+
+// AskVersion sends client.get_version; what the miner answers is returned by [Session.Version].
+func (s *Session) AskVersion() error { return s.out.push(sv1.AppendGetVersion(nil, versionRequest)) }
+
+// Ping sends mining.ping. Some miners answer and others do not, which changes nothing.
+func (s *Session) Ping() error { return s.out.push(sv1.AppendPing(nil, pingRequest)) }
+
+// The ids of the server's own requests.
+const (
+	versionRequest = 1
+	pingRequest    = 2
+)
+
+// ErrFixedExtranonce is returned by [Session.Move] for a miner that has not said that it can change its extranonce.
+var ErrFixedExtranonce = errors.New("stratum: the miner does not take another extranonce")
+
+// Move gives the session another extranonce1, which holds from the next job on; shares for earlier jobs are judged with
+// the one they were sent with.
+func (s *Session) Move() error {
+	now := time.Now()
 	s.mu.Lock()
-	s.ready = false
+	ok := s.ready && s.canMove && s.agents == nil
 	s.mu.Unlock()
-	s.out.conn.Close()
-	s.srv.forget(s)
+	if !ok {
+		return ErrFixedExtranonce
+	}
+	prefix, err := s.srv.prefixes.Lease(now)
+	if err != nil {
+		return err
+	}
+	if !s.srv.rename(s, prefix) {
+		s.srv.prefixes.Release(prefix, now)
+		return net.ErrClosed
+	}
+	en1 := extranonce1(prefix)
+	return s.out.push(sv1.AppendSetExtranonce(nil, en1[:], s.srv.opts.Extranonce2Size))
+}
 
-	if err := s.out.failure(); err != nil && !errors.Is(reason, errStopping) {
-		reason = err
-	}
-	worker, user := s.Worker()
-	s.srv.opts.Logger.LogAttrs(ctx, slog.LevelDebug, "miner left",
-		slog.String("remote", s.remote.String()), slog.String("worker", worker.String()), slog.Any("reason", reason))
-	if user == 0 && (errors.Is(reason, errNotStratum) || errors.Is(reason, errLongLine)) {
-		s.srv.opts.Logger.Warn("connection does not speak Stratum", "remote", s.remote.String(), "reason", reason)
-	}
-	if hook := s.srv.opts.Hooks.Disconnected; hook != nil {
-		hook(s, reason)
-	}
+// run reads and answers until the connection ends, for a session with a goroutine of its own.
+func (s *Session) run(ctx context.Context) {
+	s.end(ctx, s.loop(ctx))
 }
 
 func (s *Session) loop(ctx context.Context) error {
-	for {
-		if s.srv.draining.Load() {
-			return errStopping
-		}
-		if err := s.extendDeadline(); err != nil {
+	var first [1]byte
+	if s.stage == stageSniff && !s.greeted { // otherwise the address is not known yet
+		if err := s.meet(); err != nil {
 			return err
 		}
-		n, err := s.read()
-		if n > 0 {
-			err = errors.Join(s.process(ctx, n), err)
+	}
+	for {
+		if err := s.mayRead(); err != nil {
+			return err
 		}
-		s.release()
+		if err := s.out.conn.SetReadDeadline(s.readDeadline()); err != nil {
+			return err
+		}
+		if s.srv.draining.Load() { // drain may have set its own deadline just before
+			return errStopping
+		}
+		// No buffer is held while nothing comes: one byte is waited for, and what came with it is read then. A byte
+		// that ends a line is not made to wait.
+		n, err := s.out.stream.Read(first[:])
+		if n > 0 {
+			sc := s.take()
+			space := sc.buf[len(s.partial):]
+			space[0] = first[0]
+			if first[0] != '\n' {
+				var more int
+				more, err = s.out.stream.Read(space[1:])
+				n += more
+			}
+			err = errors.Join(s.process(ctx, len(s.partial)+n), err)
+			s.release()
+			s.extendDeadline()
+			if err == nil && s.pause > 0 {
+				s.rest(ctx)
+			}
+		}
 		switch {
 		case err == nil:
 		case s.srv.draining.Load():
 			return errStopping
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if !s.authorized() && time.Since(s.since) >= s.srv.opts.LoginTimeout && s.srv.opts.LoginTimeout > 0 {
-				return errSlowLogin
-			}
-			return errSilent
+			return s.silent()
 		default:
 			return err
 		}
 	}
 }
 
-// extendDeadline gives the miner its full time again. A deadline that has most of its time left is kept, which saves a
-// timer operation a read.
-func (s *Session) extendDeadline() error {
-	o := &s.srv.opts
-	silence := o.IdleTimeout
-	now := time.Now()
-	var want time.Time
-	if !s.authorized() {
-		silence = o.HandshakeTimeout
-	}
-	if silence > 0 {
-		want = now.Add(silence)
-	}
-	if !s.authorized() && o.LoginTimeout > 0 {
-		if limit := s.since.Add(o.LoginTimeout); want.IsZero() || limit.Before(want) {
-			want = limit
-		}
-	}
-	if !want.IsZero() && !s.deadline.IsZero() && !want.Before(s.deadline) && want.Sub(s.deadline) < silence/16 {
-		return nil
-	}
-	if want.Equal(s.deadline) {
-		return nil
-	}
-	s.deadline = want
-	if err := s.out.conn.SetReadDeadline(want); err != nil {
-		return err
-	}
-	if s.srv.draining.Load() { // drain may have set its own deadline just before
+// mayRead returns why the session is to end, if it is.
+func (s *Session) mayRead() error {
+	if s.srv.draining.Load() {
 		return errStopping
 	}
-	return nil
+	if s.expired.Load() {
+		if d := s.deadline.Load(); d != 0 && s.srv.clock(time.Now()) >= d {
+			return s.silent()
+		}
+		s.expired.Store(false)
+	}
+	return s.out.failure()
 }
 
-// read waits for data and leaves it in held.buf, behind the beginning of a line from before. It returns where the data
-// ends.
-func (s *Session) read() (int, error) {
-	var n int
-	var err error
-	if s.reader.raw != nil {
-		n, err = s.reader.read()
-	} else {
-		n, err = s.out.conn.Read(s.readBuffer())
+// silent says what a session has been too slow with.
+func (s *Session) silent() error {
+	limit := s.srv.opts.LoginTimeout
+	if !s.authorized() && limit > 0 && s.srv.clock(time.Now())-s.since >= int64(limit) {
+		return errSlowLogin
 	}
-	if n > 0 {
-		n += len(s.partial)
-	}
-	return n, err
+	return errSilent
 }
 
-// readBuffer implements the taking of a buffer for idleReader.
-func (s *Session) readBuffer() []byte {
-	if s.held == nil {
-		s.held = s.srv.scratch.Get().(*scratch)
+// take takes buffers for a read and puts the beginning of a line from before at the front.
+func (s *Session) take() *scratch {
+	sc := s.srv.scratch.Get().(*scratch)
+	if need := len(s.partial) + readSize/2; need > len(sc.buf) {
+		sc.buf = make([]byte, max(need, s.srv.opts.MaxLine+readSize))
 	}
-	copy(s.held.buf, s.partial)
-	return s.held.buf[len(s.partial):]
+	copy(sc.buf, s.partial)
+	sc.now = time.Now()
+	s.held = sc
+	return sc
 }
 
 // release gives the buffers back.
 func (s *Session) release() {
-	if s.held != nil {
-		s.srv.scratch.Put(s.held)
-		s.held = nil
+	s.srv.scratch.Put(s.held)
+	s.held = nil
+}
+
+// rest does not read for a while, which is all that a miner which sends too much notices at first.
+func (s *Session) rest(ctx context.Context) {
+	timer := time.NewTimer(s.pause)
+	defer timer.Stop()
+	s.pause = 0
+	select {
+	case <-timer.C:
+	case <-s.srv.stopping():
+	case <-ctx.Done():
 	}
 }
 
-// process handles the complete lines among the first n bytes of held.buf and keeps the rest.
+// end takes the session apart.
+func (s *Session) end(ctx context.Context, reason error) {
+	s.mu.Lock()
+	s.ready = false
+	s.mu.Unlock()
+	if err := s.out.failure(); err != nil && !errors.Is(reason, errStopping) {
+		reason = err
+	}
+	if s.polled.by != nil {
+		s.polled.by.remove(s)
+	}
+	s.out.close(errors.Is(reason, errSilent) || errors.Is(reason, errSlowReader))
+	s.srv.leave(s, time.Now())
+
+	worker, user := s.Worker()
+	s.srv.opts.Logger.LogAttrs(ctx, slog.LevelDebug, "miner left",
+		slog.String("remote", s.Remote().String()), slog.String("worker", worker.String()), slog.Any("reason", reason))
+	if user == 0 && (errors.Is(reason, errNotStratum) || errors.Is(reason, errLongLine)) {
+		s.srv.guard.junk(&s.guard, s.srv.clock(time.Now()))
+		s.srv.warn(&s.srv.junkLog, "connection does not speak Stratum", "remote", s.Remote().String(), "reason", reason)
+	}
+	s.srv.guard.disconnect(&s.guard, s.login, s.srv.clock(time.Now()))
+	if user != 0 {
+		s.allDead()
+	}
+	if hook := s.srv.opts.Hooks.Disconnected; hook != nil {
+		hook(s, reason)
+	}
+	s.done()
+}
+
+// extendDeadline gives the miner its full time again.
+func (s *Session) extendDeadline() {
+	o := &s.srv.opts
+	now := s.srv.clock(time.Now())
+	silence := o.IdleTimeout
+	switch {
+	case !s.authorized():
+		silence = o.HandshakeTimeout
+	case s.patient && silence > 0:
+		silence = max(silence, longTimeout)
+	}
+	end := int64(math.MaxInt64)
+	if silence > 0 {
+		end = now + int64(silence)
+	}
+	if !s.authorized() && o.LoginTimeout > 0 {
+		end = min(end, s.since+int64(o.LoginTimeout))
+	}
+	if end == math.MaxInt64 {
+		end = 0
+	}
+	s.deadline.Store(end)
+}
+
+// readDeadline returns the deadline for a connection's own timer; a poller's sessions are looked through instead.
+func (s *Session) readDeadline() time.Time {
+	end := s.deadline.Load()
+	if end == 0 {
+		return time.Time{}
+	}
+	return s.srv.made.Add(time.Duration(end))
+}
+
+// expireSilent ends the sessions of pollers that have been silent for too long.
+func (s *Server) expireSilent(now time.Time) {
+	clock := s.clock(now)
+	for _, sess := range s.snapshot(nil) {
+		if d := sess.deadline.Load(); d != 0 && clock >= d && sess.polled.state.Load() != pollOff {
+			sess.expired.Store(true)
+			sess.kick()
+		}
+	}
+}
+
+// process handles the complete lines and frames among the first n bytes of held.buf and keeps the rest.
 func (s *Session) process(ctx context.Context, n int) error {
 	sc := s.held
 	data := sc.buf[:n]
 	sc.out = sc.out[:0]
 	var err error
-	for err == nil {
+	if s.stage != stageOpen {
+		var more bool
+		if data, more, err = s.preface(sc, data); more {
+			s.keep(data)
+			return nil
+		}
+	}
+	for err == nil && len(data) > 0 {
+		if s.agents != nil && (data[0] == frameMagic || s.agents.skip > 0) {
+			var used int
+			if used, err = s.handleFrame(ctx, sc, data); used == 0 {
+				break
+			}
+			data = data[used:]
+			continue
+		}
+		if !startsRequest(data[0]) && (!s.authorized() || data[0] == frameMagic) {
+			s.srv.counters.malformed.Add(1)
+			err = errNotStratum // a frame of somebody who is no agent, or junk
+			break
+		}
 		line, used := sv1.NextLine(data)
 		if used == 0 {
 			break
@@ -311,19 +513,21 @@ func (s *Session) process(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	if len(data) >= s.lineLimit() {
+	if len(data) > 0 && data[0] != frameMagic && len(data) >= s.lineLimit() {
 		return errLongLine
 	}
-	if len(data) > 0 && !s.authorized() && !startsRequest(data[0]) {
-		return errNotStratum
-	}
+	s.keep(data)
+	return nil
+}
+
+// keep holds on to the beginning of a line until the rest has come. It grows like any slice, so that a line which comes
+// in single bytes costs no more than one that does not.
+func (s *Session) keep(data []byte) {
 	if len(data) == 0 {
 		s.partial = nil
-	} else {
-		// A fresh slice: partial may be the old beginning of this very line.
-		s.partial = bytes.Clone(data)
+		return
 	}
-	return nil
+	s.partial = append(s.partial[:0], data...)
 }
 
 func (s *Session) lineLimit() int {
@@ -343,45 +547,68 @@ func startsRequest(c byte) bool {
 	return false
 }
 
-// push sends a job that everybody gets, and reports whether this session did. dst is scratch.
-func (s *Session) push(dst []byte, enc *encodedJob, clean bool, now time.Time) bool {
+// push sends a job that everybody gets, and reports whether this session did. buf is scratch.
+func (s *Session) push(buf *[]byte, enc *encodedJob, clean bool, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ready {
+	if !s.ready || s.chain != enc.chain {
 		return false
 	}
-	dst = s.appendJob(dst[:0], enc, clean, now)
-	// The lock is held so that jobs reach the miner in the order of their ids; push does not block.
-	return s.out.push(dst) == nil
+	before, line := s.nextJob((*buf)[:0], enc, clean, now)
+	if len(before) > 0 {
+		*buf = append(before, line...)
+		line = *buf
+	}
+	// The lock is held so that jobs reach the miner in the order they were made; push does not block.
+	return s.out.push(line) == nil
 }
 
-// appendJob appends a job as this session is to see it, with its difficulty where that changes. mu is held.
+// appendJob appends what nextJob says. mu is held.
 func (s *Session) appendJob(dst []byte, enc *encodedJob, clean bool, now time.Time) []byte {
+	dst, line := s.nextJob(dst, enc, clean, now)
+	return append(dst, line...)
+}
+
+// nextJob returns the line that tells of a job and appends to dst what goes before it: the difficulty, where that
+// changes. mu is held.
+func (s *Session) nextJob(dst []byte, enc *encodedJob, clean bool, now time.Time) (before, line []byte) {
 	j := enc.job
-	if n := len(s.sent); n > 0 && s.sent[n-1].job == j {
+	if n := len(s.sent); n > 0 && s.sent[n-1].job == j && s.sent[n-1].prefix == s.prefix {
 		// Nothing newer exists. The same work under a new id would make the miner do it again, so the job keeps its
-		// id; what matters is that the line shows the connection to be alive.
-		return sv1.AppendNotifyFrom(dst, uint64(s.sent[n-1].short), enc.body, false)
+		// id; what matters is that the line shows the connection to be alive. A session that was resumed has it from
+		// before, and is told what it is worth.
+		if d := s.sent[n-1].difficulty; s.sentDiff != d {
+			dst = sv1.AppendSetDifficulty(dst, float64(d))
+			s.sentDiff = d
+			return dst, enc.line(s.ids, true)
+		}
+		return dst, enc.line(s.ids, false)
 	}
-	clean = clean || j.Clean || len(s.sent) == 0 || j.PrevHash != s.lastPrev
-	d := s.nextDifficulty(now)
-	if d != s.sentDiff {
+	clean = clean || j.Clean || s.last == nil || j.PrevHash != s.last.PrevHash
+	d := s.sentDiff
+	if s.agents != nil {
+		dst = s.appendAgentDifficulties(dst, now)
+		d = s.sentDiff
+	} else if d = s.srv.nextDifficulty(&s.miner, now); d != s.sentDiff {
 		dst = sv1.AppendSetDifficulty(dst, float64(d))
-		s.sentDiff = d
+		clean = clean || s.cleanChanges && s.sentDiff != 0
+		s.before, s.changed, s.sentDiff = s.sentDiff, s.srv.clock(now), d
 	}
 	s.forgetJobs(now)
-	s.sent = append(s.sent, sentJob{job: j, difficulty: d, short: s.nextShort})
-	s.lastPrev = j.PrevHash
-	dst = sv1.AppendNotifyFrom(dst, uint64(s.nextShort), enc.body, clean)
-	s.nextShort++
-	return dst
+	if s.sent == nil {
+		s.sent = make([]sentJob, 0, 12) // as many as there are within a job's life, mostly
+	}
+	s.sent = append(s.sent, sentJob{encodedJob: enc, difficulty: d, prefix: s.prefix, seq: s.jobs})
+	s.jobs++
+	s.last = j
+	return dst, enc.line(s.ids, clean)
 }
 
 // forgetJobs makes room for one more. Stale jobs are kept as long as others: a block on one is still handed on. mu is
 // held.
 func (s *Session) forgetJobs(now time.Time) {
 	drop := 0
-	for drop < len(s.sent) && s.srv.recent.State(s.sent[drop].job, now) == job.Expired {
+	for drop < len(s.sent) && s.sent[drop].state(now) == job.Expired {
 		drop++
 	}
 	drop = max(drop, len(s.sent)-maxSentJobs+1)
@@ -392,100 +619,55 @@ func (s *Session) forgetJobs(now time.Time) {
 	}
 }
 
-// nextDifficulty asks the policy. mu is held.
-func (s *Session) nextDifficulty(now time.Time) difficulty.Difficulty {
-	d := s.fixed
-	if d == 0 {
-		d = s.policy.Next(now)
-	}
-	return s.srv.assignable(d, max(s.floorOption, s.floorBIP310))
-}
+func (e *encodedJob) state(now time.Time) job.State { return e.chain.recent.State(e.job, now) }
 
 // lookup finds a job by the id that the miner knows it by.
 func (s *Session) lookup(id uint64) (sentJob, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := len(s.sent) - 1; i >= 0; i-- {
-		if uint64(s.sent[i].short) == id {
+		if s.sent[i].lines[s.ids].id == id {
 			return s.sent[i], true
 		}
 	}
 	return sentJob{}, false
 }
 
-// extranonce1 returns the prefix as it stands in the coinbase and, in hexadecimal, in messages.
-func (s *Session) extranonce1() (b [job.Extranonce1Size]byte) {
-	binary.BigEndian.PutUint32(b[:], s.prefix)
+// extranonce1 returns a prefix as it stands in the coinbase and, in hexadecimal, in messages.
+func extranonce1(prefix uint32) (b [job.Extranonce1Size]byte) {
+	binary.BigEndian.PutUint32(b[:], prefix)
 	return b
 }
 
-// malformedLine counts a line that is no request and decides whether the miner may go on.
-func (s *Session) malformedLine(err error) error {
+// switchTo moves a session to another chain and reports whether that is a change. Its work on the old chain stays
+// valid.
+func (s *Session) switchTo(c *chain) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ready || s.chain == c {
+		return false
+	}
+	s.chain = c
+	s.events(SwitchedChain, false)
+	s.events(SwitchedChain, true)
+	if enc := c.latest.Load(); enc != nil {
+		_ = s.out.push(s.appendJob(nil, enc, true, time.Now())) // a failure shows at the next write
+	}
+	return true
+}
+
+// malformedLine counts a line that is no request and decides whether the miner may go on. What no miner's mistake can
+// look like ends the session at once.
+func (s *Session) malformedLine(now time.Time, line []byte, err error) error {
 	s.srv.counters.malformed.Add(1)
-	if !s.authorized() {
+	if !s.authorized() || bytes.IndexByte(line, 0) >= 0 || bytes.Count(line, []byte{'['})+bytes.Count(line, []byte{'{'}) > 64 {
 		return fmt.Errorf("%w: %w", errNotStratum, err)
 	}
-	if now := time.Now(); s.malformed == 0 || now.Sub(s.malformedFrom) > malformedWindow {
-		s.malformed, s.malformedFrom = 0, now
+	if clock := s.srv.clock(now); s.malformed == 0 || clock-s.malformedFrom > int64(malformedWindow) {
+		s.malformed, s.malformedFrom = 0, clock
 	}
 	if s.malformed++; s.malformed >= maxMalformed {
 		return fmt.Errorf("%w: %w", errNotStratum, err)
 	}
 	return nil
-}
-
-// A rejectRing tells when a miner sends so many bad shares that further ones are answered but no longer recorded: the
-// twentieth within a minute, as in BTCPool.
-type rejectRing struct {
-	at   []int64 // Unix seconds of the last ones
-	next int
-}
-
-const (
-	rejectsRecorded = 19
-	rejectWindow    = 60
-)
-
-func (r *rejectRing) record(now int64) bool {
-	if len(r.at) < rejectsRecorded {
-		r.at = append(r.at, now)
-		return true
-	}
-	oldest := r.at[r.next]
-	r.at[r.next] = now
-	r.next = (r.next + 1) % rejectsRecorded
-	return now-oldest >= rejectWindow
-}
-
-// idleReader reads from a socket without holding a buffer while it waits.
-type idleReader struct {
-	raw  syscall.RawConn
-	sess *Session
-	n    int
-	err  error
-	step func(fd uintptr) bool // made once: a closure for each read would be garbage for each read
-}
-
-func (r *idleReader) init(raw syscall.RawConn, sess *Session) {
-	r.raw, r.sess = raw, sess
-	r.step = func(fd uintptr) bool {
-		n, again, err := readSocket(fd, sess.readBuffer())
-		if again {
-			sess.release()
-			return false
-		}
-		r.n, r.err = n, err
-		return true
-	}
-}
-
-func (r *idleReader) read() (int, error) {
-	r.n, r.err = 0, nil
-	if err := r.raw.Read(r.step); err != nil {
-		return 0, err
-	}
-	if r.n == 0 && r.err == nil {
-		return 0, io.EOF
-	}
-	return r.n, r.err
 }

@@ -109,9 +109,9 @@ var refusedHTTP = fmt.Sprintf("HTTP/1.1 400 Bad Request\r\n"+
 	"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 	len(httpRefusal), httpRefusal)
 
-// refusal returns what is written to a connection of kind k before it is closed on a port that does not serve that
+// refusalOf returns what is written to a connection of kind k before it is closed on a port that does not serve that
 // kind. It is empty where nothing could be understood, and must not be changed.
-func refusal(k kind) string {
+func refusalOf(k kind) string {
 	switch k {
 	case kindTLS:
 		return refusedTLS

@@ -113,7 +113,7 @@ func FuzzClassify(f *testing.F) {
 
 func TestRefusals(t *testing.T) {
 	for _, k := range []kind{kindTLS, kindLine} {
-		line := refusal(k)
+		line := refusalOf(k)
 		require.Equal(t, 1, strings.Count(line, "\n"))
 		require.True(t, strings.HasSuffix(line, "\n"))
 		var reply struct {
@@ -127,9 +127,9 @@ func TestRefusals(t *testing.T) {
 		require.EqualValues(t, 20, reply.Error[0])
 		require.Contains(t, reply.Error[1], "this port ")
 	}
-	require.NotEqual(t, refusal(kindTLS), refusal(kindLine))
+	require.NotEqual(t, refusalOf(kindTLS), refusalOf(kindLine))
 
-	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(refusal(kindHTTP))), nil)
+	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(refusalOf(kindHTTP))), nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusBadRequest, resp.StatusCode)
 	require.True(t, resp.Close, "the connection ends")
@@ -139,7 +139,7 @@ func TestRefusals(t *testing.T) {
 	require.EqualValues(t, len(body), resp.ContentLength)
 
 	for _, k := range []kind{kindJunk, kindFrame, kindProxy, needMore} {
-		require.Empty(t, refusal(k))
+		require.Empty(t, refusalOf(k))
 	}
 }
 

@@ -7,13 +7,15 @@ import (
 	"syscall"
 )
 
-// Elsewhere sessions read and write through net.Conn alone: a connection that waits holds its buffer, and jobs are
-// pushed by a goroutine each.
-const (
-	canTryWrite = false
-	canWaitRead = false
-)
+// Elsewhere jobs are pushed through net.Conn, by a goroutine for each session.
+type socketOp struct{}
 
-func tryWrite(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
+func newSocketOp() *socketOp { return new(socketOp) }
 
-func readSocket(uintptr, []byte) (int, bool, error) { return 0, false, errors.ErrUnsupported }
+func (*socketOp) readFrom(syscall.RawConn, []byte) (int, bool, error) {
+	return 0, false, errors.ErrUnsupported
+}
+
+func (*socketOp) writeTo(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+const canUseSockets = false

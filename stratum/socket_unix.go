@@ -7,47 +7,75 @@ import (
 	"syscall"
 )
 
-const (
-	canTryWrite = true
-	canWaitRead = true
-)
+// A socketOp reads from or writes to a socket without ever waiting. It is reused, because the function that the net
+// package calls with the descriptor would otherwise be garbage each time.
+type socketOp struct {
+	b     []byte
+	n     int
+	again bool
+	err   error
+	read  func(fd uintptr)
+	write func(fd uintptr)
+}
 
-// tryWrite writes as much of b as the socket takes without waiting.
-func tryWrite(raw syscall.RawConn, b []byte) (n int, err error) {
-	ctl := raw.Write(func(fd uintptr) bool {
-		for n < len(b) {
-			m, e := syscall.Write(int(fd), b[n:])
+func newSocketOp() *socketOp {
+	op := new(socketOp)
+	op.read = func(fd uintptr) {
+		for {
+			n, err := syscall.Read(int(fd), op.b)
 			switch {
-			case e == syscall.EINTR:
-			case e == syscall.EAGAIN:
-				return true // the poller is not to wait
-			case e != nil:
-				err = os.NewSyscallError("write", e)
-				return true
+			case err == syscall.EINTR:
+				continue
+			case err == syscall.EAGAIN:
+				op.again = true
+			case err != nil:
+				op.err = os.NewSyscallError("read", err)
 			default:
-				n += m
+				op.n = n
+			}
+			return
+		}
+	}
+	op.write = func(fd uintptr) {
+		for op.n < len(op.b) {
+			n, err := syscall.Write(int(fd), op.b[op.n:])
+			switch {
+			case err == syscall.EINTR:
+			case err == syscall.EAGAIN:
+				op.again = true
+				return
+			case err != nil:
+				op.err = os.NewSyscallError("write", err)
+				return
+			default:
+				op.n += n
 			}
 		}
-		return true
-	})
-	if err == nil {
-		err = ctl
 	}
-	return n, err
+	return op
 }
 
-// readSocket reads what a socket has; again reports that it has nothing. A socket at its end gives 0 and no error.
-func readSocket(fd uintptr, b []byte) (n int, again bool, err error) {
-	for {
-		n, e := syscall.Read(int(fd), b)
-		switch {
-		case e == syscall.EINTR:
-		case e == syscall.EAGAIN:
-			return 0, true, nil
-		case e != nil:
-			return 0, false, os.NewSyscallError("read", e)
-		default:
-			return n, false, nil
-		}
+// readFrom reads what the socket has; again reports that it has nothing. A socket at its end gives 0 and no error.
+func (op *socketOp) readFrom(raw syscall.RawConn, b []byte) (n int, again bool, err error) {
+	op.b, op.n, op.again, op.err = b, 0, false, nil
+	err = raw.Control(op.read)
+	op.b = nil
+	if op.err != nil {
+		err = op.err
 	}
+	return op.n, op.again, err
 }
+
+// writeTo writes as much as the socket takes. It goes through Control: Write would fail once the deadline of the last
+// blocking write has passed.
+func (op *socketOp) writeTo(raw syscall.RawConn, b []byte) (n int, err error) {
+	op.b, op.n, op.again, op.err = b, 0, false, nil
+	err = raw.Control(op.write)
+	op.b = nil
+	if op.err != nil {
+		err = op.err
+	}
+	return op.n, err
+}
+
+const canUseSockets = true

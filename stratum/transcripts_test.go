@@ -389,7 +389,7 @@ func (st *stage) option(name, value string) (err error) {
 		n, err = strconv.ParseUint(value, 16, 32)
 		o.VersionMask = uint32(n)
 	case "keep-user-case":
-		o.KeepUserCase = true
+		o.Names.KeepCase = true
 	case "users":
 		st.users = strings.Fields(value)
 	case "clock":

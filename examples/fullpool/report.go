@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"time"
+
+	"github.com/poolkit/poolkit/stratum"
 )
 
 // reportEvery is how often an operator who watches the log is told that all is well.
@@ -26,7 +28,7 @@ func (p *pool) report(ctx context.Context) error {
 					refused += n
 				}
 			}
-			p.log.Info("status", "miners", server.Authorized, "accepted", accepted, "refused", refused,
+			p.log.Info("status", "miners", server.States[stratum.Authorized], "accepted", accepted, "refused", refused,
 				"hashrate", totals.Hashrate.String(), "blocks", totals.BlocksFound,
 				"statistics", "http://"+p.web.Addr().String()+"/")
 		}

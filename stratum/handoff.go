@@ -1,0 +1,106 @@
+package stratum
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/poolkit/poolkit/difficulty"
+	"github.com/poolkit/poolkit/share"
+)
+
+// A savedServer is what one process leaves to the next, as JSON: a few hundred bytes a session, once in a while, and an
+// operator can read it.
+type savedServer struct {
+	Version  int            `json:"version"`
+	Jobs     uint32         `json:"jobs"`
+	Sessions []savedSession `json:"sessions"`
+}
+
+const savedVersion = 1
+
+type savedSession struct {
+	Prefix     uint32                `json:"extranonce1"`
+	Ended      time.Time             `json:"ended"`
+	IP         netip.Addr            `json:"ip"`
+	Agent      string                `json:"agent,omitempty"`
+	User       string                `json:"user"`
+	Worker     string                `json:"worker"`
+	Difficulty difficulty.Difficulty `json:"difficulty"`
+}
+
+// maxSavedServer bounds what RestoreSessions reads: more sessions than one process can have connections.
+const maxSavedServer = 256 << 20
+
+// A Reserver is an Extranonces whose prefixes outlive the process: sessions that are taken over from another one keep
+// theirs. Reserve leases a given prefix, and fails when it is leased already or not one of the allocator's.
+type Reserver interface {
+	Extranonces
+	Reserve(prefix uint32, now time.Time) error
+}
+
+// SaveSessions writes what the next process needs for miners to resume their sessions in it. It is to be called after
+// Serve has returned.
+func (s *Server) SaveSessions(w io.Writer) error {
+	saved := savedServer{Version: savedVersion, Jobs: s.jobs.Load(), Sessions: []savedSession{}}
+	s.mu.Lock()
+	for _, p := range s.lot.byPrefix {
+		saved.Sessions = append(saved.Sessions, savedSession{
+			Prefix: p.prefix, Ended: p.at.UTC(), IP: p.addr, Agent: p.agent,
+			User: p.worker.User, Worker: p.worker.Name, Difficulty: p.difficulty,
+		})
+	}
+	s.mu.Unlock()
+	if err := json.NewEncoder(w).Encode(&saved); err != nil {
+		return fmt.Errorf("stratum: save sessions: %w", err)
+	}
+	return nil
+}
+
+// RestoreSessions reads what SaveSessions of the process before has written, and returns how many sessions can be
+// resumed. It is to be called before Serve. Jobs are not taken over: a miner that comes back has its extranonce1 and its
+// difficulty, and is sent a new job at once.
+func (s *Server) RestoreSessions(r io.Reader) (int, error) {
+	var saved savedServer
+	if err := json.NewDecoder(io.LimitReader(r, maxSavedServer)).Decode(&saved); err != nil {
+		return 0, fmt.Errorf("stratum: restore sessions: %w", err)
+	}
+	if saved.Version != savedVersion {
+		return 0, fmt.Errorf("stratum: restore sessions: version %d is not known", saved.Version)
+	}
+	reserver, ok := s.prefixes.(Reserver)
+	if !ok {
+		return 0, errors.New("stratum: restore sessions: the extranonces cannot be reserved")
+	}
+	// A share for a job of the process before must not be taken for one of ours.
+	s.jobs.Store(saved.Jobs)
+	now := time.Now()
+	restored := 0
+	for i := range saved.Sessions {
+		v := &saved.Sessions[i]
+		gone := now.Sub(v.Ended)
+		if !v.IP.IsValid() || v.User == "" || !v.Difficulty.Valid() || gone >= s.opts.ResumeTime || s.opts.MaxParked <= restored {
+			continue
+		}
+		if err := reserver.Reserve(v.Prefix, now); err != nil {
+			continue // of another server id, as after a change of the configuration
+		}
+		p := &parkedSession{
+			prefix:     v.Prefix,
+			at:         now.Add(-max(0, gone)),
+			addr:       v.IP,
+			agent:      v.Agent,
+			worker:     share.Worker{User: v.User, Name: v.Worker},
+			difficulty: v.Difficulty,
+		}
+		p.validator.Init(&s.opts.Validation)
+		s.mu.Lock()
+		s.lot.add(p)
+		s.mu.Unlock()
+		restored++
+	}
+	return restored, nil
+}

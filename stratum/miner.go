@@ -1,0 +1,198 @@
+package stratum
+
+import (
+	"strings"
+	"time"
+
+	"github.com/poolkit/poolkit/difficulty"
+	"github.com/poolkit/poolkit/share"
+)
+
+// A miner is one machine with a difficulty of its own: the whole of an ordinary session, or one of those behind an
+// agent.
+type miner struct {
+	credit
+	agent  string
+	policy difficulty.Policy
+	low    difficulty.Difficulty // the server's or the port's lowest
+	fixed  difficulty.Difficulty // the miner's own wish where the policy cannot take it; 0 when none
+	floors [floorSources]difficulty.Difficulty
+
+	rejects rejectRing
+
+	target   difficulty.Target // of targetOf, the difficulty judged by last
+	targetOf difficulty.Difficulty
+}
+
+// A credit is whom shares are recorded for.
+type credit struct {
+	worker    share.Worker
+	workerID  int64
+	userID    int32 // 0 before authorize
+	extUserID int32
+}
+
+// A floorSource is somebody who names a lowest difficulty. The highest of them counts.
+type floorSource int
+
+const (
+	floorPassword floorSource = iota // md=
+	floorBIP310                      // minimum-difficulty
+	floorSoftware                    // NiceHash, and what reads whole numbers only
+	floorSources
+)
+
+func (m *miner) floor() difficulty.Difficulty {
+	floor := m.low
+	for _, f := range m.floors {
+		floor = max(floor, f)
+	}
+	return floor
+}
+
+// setFloor notes a lowest difficulty, rounded up to a power of two, and tells the policy if it can be told. 0 takes an
+// earlier one back.
+func (s *Server) setFloor(m *miner, from floorSource, d difficulty.Difficulty) {
+	m.floors[from] = 0
+	if d.Valid() {
+		m.floors[from] = s.assignable(d.CeilPow2(), m.low)
+	}
+	if p, ok := m.policy.(difficulty.MinSetter); ok {
+		p.SetMin(s.assignable(m.low, m.floor()))
+	}
+}
+
+// wish goes on from a difficulty that the miner asks for, or had before.
+func (s *Server) wish(m *miner, d difficulty.Difficulty) {
+	d = s.assignable(d.CeilPow2(), m.floor())
+	if r, ok := m.policy.(difficulty.Resetter); ok {
+		r.Reset(d)
+	} else {
+		m.fixed = d
+	}
+}
+
+// nextDifficulty asks the policy.
+func (s *Server) nextDifficulty(m *miner, now time.Time) difficulty.Difficulty {
+	d := m.fixed
+	if d == 0 {
+		d = m.policy.Next(now)
+	}
+	return s.assignable(d, m.floor())
+}
+
+// assignable bounds d and makes it one that sums exactly.
+func (s *Server) assignable(d, lo difficulty.Difficulty) difficulty.Difficulty {
+	if !(d > lo) {
+		return min(lo, s.opts.MaxDifficulty)
+	}
+	if d = min(d, s.opts.MaxDifficulty); d.Assignable() {
+		return d
+	}
+	if d < 1 {
+		return max(d.FloorPow2(), lo)
+	}
+	return max(difficulty.Difficulty(uint64(d)), lo)
+}
+
+// newPolicy makes the policy of a machine that has just been let in.
+func (s *Server) newPolicy(sess *Session) difficulty.Policy {
+	o := &s.opts
+	if o.NewPolicy != nil {
+		if p := o.NewPolicy(sess); p != nil {
+			return p
+		}
+	}
+	start := sess.startDifficulty()
+	v, err := difficulty.NewVardiff(&difficulty.VardiffOptions{Start: start, Min: sess.miner.low, Max: o.MaxDifficulty})
+	if err != nil {
+		// The bounds need not be powers of two, which BTCPool's algorithm works in.
+		o.Logger.Error("vardiff refuses the bounds, difficulty stays fixed", "error", err)
+		return difficulty.Fixed(start)
+	}
+	return v
+}
+
+// startDifficulty is that of a miner of whom nothing else is known.
+func (s *Session) startDifficulty() difficulty.Difficulty {
+	if d := s.port.StartDifficulty; d != 0 {
+		return min(d, s.srv.opts.MaxDifficulty)
+	}
+	return max(s.srv.opts.StartDifficulty, s.miner.low)
+}
+
+// softwareFloor returns the lowest difficulty that miners of some software can work with, 0 for any.
+func (s *Server) softwareFloor(agent string) difficulty.Difficulty {
+	switch {
+	case s.isNiceHash(agent):
+		return s.opts.NiceHash.MinDifficulty
+	case strings.HasPrefix(strings.ToLower(agent), "bitaxe"):
+		return 1 // it cuts fractions off
+	}
+	return 0
+}
+
+func (s *Server) isNiceHash(agent string) bool {
+	return s.opts.NiceHash.Forced || strings.HasPrefix(strings.ToLower(agent), "nicehash/")
+}
+
+// An askedFor is what a password asks for; 0 is nothing.
+type askedFor struct {
+	start difficulty.Difficulty // d=
+	floor difficulty.Difficulty // md=
+	fixed difficulty.Difficulty // fd=, for good
+}
+
+// passwordOptions reads "d=65536,md=1024"; what is not of that form is no option. Later ones count before earlier ones.
+func passwordOptions(password string) (o askedFor) {
+	for option := range strings.SplitSeq(password, ",") {
+		key, value, ok := strings.Cut(option, "=")
+		if !ok {
+			continue
+		}
+		d, err := difficulty.Parse(strings.TrimSpace(value))
+		if err != nil {
+			continue
+		}
+		switch strings.TrimSpace(key) {
+		case "d", "diff":
+			o.start = d
+		case "md":
+			o.floor = d
+		case "fd":
+			o.fixed = d
+		}
+	}
+	return o
+}
+
+// targetFor returns the target of d, which is that of the share before nearly always.
+func (m *miner) targetFor(d difficulty.Difficulty) difficulty.Target {
+	if m.targetOf != d {
+		m.target, m.targetOf = d.Target(), d
+	}
+	return m.target
+}
+
+// A rejectRing tells when a miner sends so many bad shares that further ones are answered but no longer recorded: the
+// twentieth within a minute, as in BTCPool.
+type rejectRing struct {
+	at   []int64 // Unix seconds of the last ones
+	next int
+}
+
+const (
+	rejectsRecorded = 19
+	rejectWindow    = 60
+)
+
+func (r *rejectRing) record(now int64) bool {
+	if len(r.at) < rejectsRecorded {
+		r.at = append(r.at, now)
+		return true
+	}
+	oldest := r.at[r.next]
+	r.at[r.next] = now
+	r.next = (r.next + 1) % rejectsRecorded
+	return now-oldest >= rejectWindow
+}

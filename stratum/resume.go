@@ -1,0 +1,232 @@
+package stratum
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/poolkit/poolkit/difficulty"
+	"github.com/poolkit/poolkit/job"
+	"github.com/poolkit/poolkit/share"
+)
+
+// A parkedSession is what remains of a session whose connection has ended, for the miner to come back to. It holds the
+// prefix, so that nobody else gets it, and with the prefix the shares that were sent under it: what was credited once is
+// a duplicate after the miner came back too.
+type parkedSession struct {
+	prefix     uint32
+	moved      []uint32
+	at         time.Time
+	addr       netip.Addr
+	agent      string
+	worker     share.Worker
+	difficulty difficulty.Difficulty
+	validator  share.Validator
+	sent       []sentJob
+	last       *job.Job
+
+	taken bool // no longer in the lot
+}
+
+// A parkingLot holds parked sessions, by what they can be found by. Server.mu guards it.
+type parkingLot struct {
+	byPrefix map[uint32]*parkedSession
+	byWorker map[share.Worker]*parkedSession // the latest of each
+	queue    []*parkedSession                // oldest first, also those taken since
+	done     int                             // entries of queue that are gone
+}
+
+func newParkingLot() parkingLot {
+	return parkingLot{byPrefix: make(map[uint32]*parkedSession), byWorker: make(map[share.Worker]*parkedSession)}
+}
+
+func (l *parkingLot) add(p *parkedSession) {
+	l.byPrefix[p.prefix] = p
+	l.byWorker[p.worker] = p
+	l.queue = append(l.queue, p)
+}
+
+func (l *parkingLot) take(p *parkedSession) {
+	p.taken = true
+	delete(l.byPrefix, p.prefix)
+	if l.byWorker[p.worker] == p {
+		delete(l.byWorker, p.worker)
+	}
+}
+
+// expire takes out and returns the oldest session if it has been there for longer than it may, or if there are more
+// than max.
+func (l *parkingLot) expire(now time.Time, keep time.Duration, max int) *parkedSession {
+	for l.done < len(l.queue) {
+		p := l.queue[l.done]
+		if !p.taken && now.Sub(p.at) < keep && len(l.byPrefix) <= max {
+			return nil
+		}
+		l.queue[l.done] = nil
+		if l.done++; l.done > len(l.queue)/2 {
+			n := copy(l.queue, l.queue[l.done:])
+			clear(l.queue[n:])
+			l.queue, l.done = l.queue[:n], 0
+		}
+		if !p.taken {
+			l.take(p)
+			return p
+		}
+	}
+	return nil
+}
+
+// park keeps what a session that has ended leaves. It returns nil for one that cannot be resumed. Server.mu is held,
+// so that the prefix does not change.
+func (s *Session) park(now time.Time) *parkedSession {
+	if s.srv.opts.ResumeTime < 0 || !s.authorized() || s.agents != nil || s.sentDiff == 0 {
+		return nil
+	}
+	return &parkedSession{
+		prefix:     s.prefix,
+		moved:      s.moved,
+		at:         now,
+		addr:       s.remote.Addr(),
+		agent:      s.miner.agent,
+		worker:     s.miner.worker,
+		difficulty: s.sentDiff,
+		validator:  s.validator,
+		sent:       s.sent,
+		last:       s.last,
+	}
+}
+
+// leave takes a session that has ended off the books. Its prefix is given back, unless the miner may come back for it.
+func (s *Server) leave(sess *Session, now time.Time) {
+	s.mu.Lock()
+	p := sess.park(now)
+	delete(s.sessions, sess.prefix)
+	if p != nil {
+		s.lot.add(p)
+	}
+	if sess.gone != nil {
+		close(sess.gone)
+	}
+	if s.empty != nil && len(s.sessions) == 0 {
+		close(s.empty)
+		s.empty = nil
+	}
+	s.mu.Unlock()
+	if p == nil {
+		s.releaseAll(sess.prefix, sess.moved, now)
+	}
+	s.forgetParked(now)
+}
+
+func (s *Server) releaseAll(prefix uint32, moved []uint32, now time.Time) {
+	s.prefixes.Release(prefix, now)
+	for _, p := range moved {
+		s.prefixes.Release(p, now)
+	}
+}
+
+// forgetParked gives up sessions that nobody came back for.
+func (s *Server) forgetParked(now time.Time) {
+	for {
+		s.mu.Lock()
+		p := s.lot.expire(now, s.opts.ResumeTime, s.opts.MaxParked)
+		s.mu.Unlock()
+		if p == nil {
+			return
+		}
+		s.releaseAll(p.prefix, p.moved, now)
+	}
+}
+
+// resumeWait is how long a miner that names a session which is still open waits for that to end: it may have closed the
+// old connection a moment ago.
+const resumeWait = 250 * time.Millisecond
+
+// resume gives a session that has not been told its extranonce the one it had before, if it can prove to be the miner
+// it was: the id is that of a session which ended recently and had the same address and software. A session that is
+// open is never taken over.
+func (s *Session) resume(id, agent string) {
+	if len(id) != 8 || s.srv.opts.ResumeTime < 0 {
+		return
+	}
+	n, err := strconv.ParseUint(id, 16, 32)
+	if err != nil {
+		return
+	}
+	prefix, addr := uint32(n), s.remote.Addr()
+	srv := s.srv
+	fresh := s.prefix
+	p, gone := srv.reclaim(s, prefix, addr, agent)
+	if gone != nil {
+		timer := time.NewTimer(resumeWait)
+		defer timer.Stop()
+		select {
+		case <-gone:
+			p, _ = srv.reclaim(s, prefix, addr, agent)
+		case <-timer.C:
+		}
+	}
+	if p == nil {
+		return
+	}
+	// The prefix it had so far was never told to anybody.
+	srv.prefixes.Release(fresh, time.Now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.validator, s.sent, s.last = p.validator, p.sent, p.last
+	s.resumeFrom = p.difficulty
+	srv.counters.resumed.Add(1)
+}
+
+// reclaim takes a parked session out of the lot for sess. When it is not parked but open, and could be the same miner's,
+// gone is closed once it has ended.
+func (s *Server) reclaim(sess *Session, prefix uint32, addr netip.Addr, agent string) (p *parkedSession, gone <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.sessions[prefix]; old != nil && old != sess {
+		if old.Remote().Addr() != addr || old.Agent() != agent {
+			return nil, nil
+		}
+		if old.gone == nil {
+			old.gone = make(chan struct{})
+		}
+		return nil, old.gone
+	}
+	p = s.lot.byPrefix[prefix]
+	if p == nil || p.addr != addr || p.agent != agent {
+		return nil, nil
+	}
+	s.lot.take(p)
+	delete(s.sessions, sess.prefix)
+	s.sessions[p.prefix] = sess
+	sess.mu.Lock()
+	sess.prefix, sess.moved = p.prefix, p.moved
+	sess.mu.Unlock()
+	return p, nil
+}
+
+// rename gives a session another prefix. It fails when the session has ended.
+func (s *Server) rename(sess *Session, prefix uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sess.mu.Lock()
+	defer sess.mu.Unlock()
+	if s.sessions[sess.prefix] != sess {
+		return false
+	}
+	delete(s.sessions, sess.prefix)
+	s.sessions[prefix] = sess
+	sess.moved = append(sess.moved, sess.prefix)
+	sess.prefix = prefix
+	return true
+}
+
+// lastDifficulty returns what a worker was given before it lost its connection, 0 when that is not known.
+func (s *Server) lastDifficulty(w share.Worker) difficulty.Difficulty {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.lot.byWorker[w]; p != nil {
+		return p.difficulty
+	}
+	return 0
+}

@@ -1,0 +1,48 @@
+package stratum
+
+import (
+	"context"
+
+	"github.com/poolkit/poolkit/job"
+	"github.com/poolkit/poolkit/share"
+)
+
+// A Router says which chain a user mines, for servers whose feed carries the jobs of several. Route is asked when a
+// worker is let in, and again by [Server.Reroute]; an error leaves a session on the chain it has, and refuses a worker
+// that has none. Calls may overlap, and it returns soon after ctx ends.
+type Router interface {
+	Route(ctx context.Context, w share.Worker, userID int32) (job.Chain, error)
+}
+
+// RouterFunc makes a Router of a function.
+type RouterFunc func(ctx context.Context, w share.Worker, userID int32) (job.Chain, error)
+
+// Route calls f.
+func (f RouterFunc) Route(ctx context.Context, w share.Worker, userID int32) (job.Chain, error) {
+	return f(ctx, w, userID)
+}
+
+// Reroute asks the Router again about every session of a user, or about all sessions when user is "". Those whose chain
+// changes are sent its latest job at once, to be begun at once; they keep their connection, extranonce1 and difficulty,
+// and the work they have is credited to the chain it belongs to. It returns how many sessions changed.
+func (s *Server) Reroute(ctx context.Context, user string) int {
+	if s.opts.Router == nil {
+		return 0
+	}
+	changed := 0
+	for _, sess := range s.snapshot(nil) {
+		w, id := sess.Worker()
+		if id == 0 || user != "" && w.User != user {
+			continue
+		}
+		name, err := s.opts.Router.Route(ctx, w, id)
+		if err != nil {
+			s.opts.Logger.Warn("cannot route, the session stays on its chain", "worker", w.String(), "error", err)
+			continue
+		}
+		if sess.switchTo(s.chainOf(name)) {
+			changed++
+		}
+	}
+	return changed
+}
