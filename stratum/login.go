@@ -247,6 +247,7 @@ func (s *Session) authorize(ctx context.Context, sc *scratch, req *sv1.Request) 
 
 // ask asks the Authorizer. What was answered so far is not made to wait for it.
 func (s *Session) ask(ctx context.Context, sc *scratch, w share.Worker, password string) (int32, error) {
+	s.mayBlock()
 	before := s.state.Swap(uint32(Registering))
 	defer s.state.Store(before)
 	ctx, cancel := context.WithTimeout(ctx, s.srv.opts.AuthorizeTimeout)

@@ -96,9 +96,20 @@ func (o *outbox) write(lines []byte) error {
 		return o.enqueue(lines)
 	}
 	o.writing, o.taken = true, len(lines)
+	raw := o.raw
 	o.mu.Unlock()
 
-	err := o.block(lines)
+	var n int
+	var err error
+	if raw != nil {
+		op := ops.Get().(*socketOp)
+		n, err = op.writeTo(raw, lines)
+		ops.Put(op)
+	}
+	if n < len(lines) && err == nil {
+		o.sess.mayBlock()
+		err = o.block(lines[n:])
+	}
 	o.mu.Lock()
 	o.taken = 0
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 // A polledSession is what a session holds for its poller.
 type polledSession struct {
 	by     *poller
+	loop   *pollLoop // of the poller, when that works for the session itself
 	fd     int32
 	state  atomic.Uint32
 	hungUp atomic.Bool // the peer sends no more than what is there
@@ -56,6 +57,14 @@ func (s *Session) kick() {
 	}
 }
 
+// mayBlock is called before what may take long. A poller that works for the session has another goroutine poll.
+func (s *Session) mayBlock() {
+	if loop := s.polled.loop; loop != nil {
+		s.polled.loop = nil
+		s.polled.by.handOver(loop)
+	}
+}
+
 // work is done for a session whose socket has something, by whoever has claimed it.
 func (s *Session) work(ctx context.Context) {
 	for {
@@ -66,6 +75,7 @@ func (s *Session) work(ctx context.Context) {
 		if s.secured {
 			// TLS cannot be read without waiting. It stays claimed, and has a goroutine from now on.
 			s.polled.by.remove(s)
+			s.polled.loop = nil
 			go s.run(ctx)
 			return
 		}

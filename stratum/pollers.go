@@ -10,11 +10,10 @@ import (
 // Pollers are as many as there are processors, each with its share of the sessions, so that no lock is one for all.
 // They start with the first session: a server that has only connections in memory, as in tests, waits for no descriptor.
 type pollers struct {
-	work    func(*Session)
-	start   sync.Once
-	all     []*poller
-	next    atomic.Uint32
-	running sync.WaitGroup
+	work  func(*Session)
+	start sync.Once
+	all   []*poller
+	next  atomic.Uint32
 }
 
 func (p *pollers) open() {
@@ -24,7 +23,7 @@ func (p *pollers) open() {
 			return
 		}
 		p.all = append(p.all, one)
-		p.running.Go(one.run)
+		one.start()
 	}
 }
 
@@ -52,5 +51,4 @@ func (p *pollers) stop() {
 	for _, one := range p.all {
 		one.close()
 	}
-	p.running.Wait()
 }

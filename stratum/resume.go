@@ -158,6 +158,7 @@ func (s *Session) resume(id, agent string) {
 	fresh := s.prefix
 	p, gone := srv.reclaim(s, prefix, addr, agent)
 	if gone != nil {
+		s.mayBlock()
 		timer := time.NewTimer(resumeWait)
 		defer timer.Stop()
 		select {

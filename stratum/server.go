@@ -30,6 +30,8 @@ type Server struct {
 	guard *guard
 	jobs  atomic.Uint32 // encoded
 
+	slowUntil atomic.Int64 // clock until when the share sink is taken for one that blocks
+
 	chains atomic.Pointer[map[job.Chain]*chain] // replaced under mu
 
 	mu       sync.Mutex

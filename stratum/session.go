@@ -381,6 +381,7 @@ func (s *Session) release() {
 
 // rest does not read for a while, which is all that a miner which sends too much notices at first.
 func (s *Session) rest(ctx context.Context) {
+	s.mayBlock()
 	timer := time.NewTimer(s.pause)
 	defer timer.Stop()
 	s.pause = 0

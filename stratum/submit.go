@@ -177,6 +177,7 @@ func (s *Session) solved(ctx context.Context, r *share.Ruling, j *job.Job, sub *
 		Found:    now,
 	}
 	s.srv.counters.solutions.Add(1)
+	s.mayBlock()
 	// A block is worth more than a quick stop.
 	err := s.srv.solutions.PutSolution(context.WithoutCancel(ctx), solution)
 	log := s.srv.opts.Logger.With("height", j.Height, "hash", r.Hash.String(), "worker", to.worker.String())
@@ -197,7 +198,7 @@ func (s *Session) settle(ctx context.Context, sc *scratch) error {
 	}
 	var putErr error
 	if len(sc.shares) > 0 {
-		if putErr = s.srv.shares.Put(ctx, sc.shares); putErr != nil {
+		if putErr = s.put(ctx, sc.shares); putErr != nil {
 			s.srv.counters.lostPuts.Add(int64(len(sc.shares)))
 			s.srv.opts.Logger.LogAttrs(ctx, slog.LevelError, "shares could not be recorded, the miner is told so",
 				slog.String("worker", s.miner.worker.String()), slog.Int("shares", len(sc.shares)), slog.Any("error", putErr))
@@ -226,6 +227,21 @@ func (s *Session) settle(ctx context.Context, sc *scratch) error {
 	clear(sc.shares)
 	sc.pending, sc.shares = sc.pending[:0], sc.shares[:0]
 	return nil
+}
+
+// slowPut is what makes a Sink count as one that blocks, for a second: pollers then do not call it themselves.
+const slowPut = 200 * time.Microsecond
+
+func (s *Session) put(ctx context.Context, shares []share.Share) error {
+	start := s.srv.clock(time.Now())
+	if start < s.srv.slowUntil.Load() {
+		s.mayBlock()
+	}
+	err := s.srv.shares.Put(ctx, shares)
+	if end := s.srv.clock(time.Now()); end-start > int64(slowPut) {
+		s.srv.slowUntil.Store(end + int64(time.Second))
+	}
+	return err
 }
 
 func appendVerdict(dst, id []byte, v share.Verdict) []byte {
