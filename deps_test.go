@@ -41,6 +41,7 @@ var house = map[string]rule{
 	"stratum/sv1":         {},
 	"stratum/btcagent":    {},
 	"stratum/handover":    {},
+	"stratum/promstratum": {ours: []string{"stratum", "share", "job"}, theirs: []string{"github.com/prometheus/client_golang"}},
 	"stratum/stratumtest": {ours: []string{"stratum/sv1", "stratum/btcagent", "difficulty"}},
 	"stratum/httpauth":    {ours: []string{"stratum", "share"}},
 	"job/rpcjob":          {ours: []string{"job", "difficulty", "internal/noderpc"}, theirs: append([]string{"github.com/go-zeromq/zmq4"}, btcd...)},
@@ -73,7 +74,9 @@ var btcd = []string{
 var deflate = []string{"github.com/klauspost/compress"}
 
 // backends need a server, a driver or a chain. Only main programs import them, besides tests.
-var backends = []string{"stratum/httpauth", "job/rpcjob", "block/rpcblock", "block/regtest", "stats/pebblestats"}
+var backends = []string{
+	"stratum/httpauth", "stratum/promstratum", "job/rpcjob", "block/rpcblock", "block/regtest", "stats/pebblestats",
+}
 
 // conformance suites are for tests alone, and so is the standard library's testing package.
 func isSuite(pkg string) bool { return strings.HasSuffix(pkg, "test") && pkg != "block/regtest" }
@@ -184,6 +187,8 @@ func TestTheDrawingForbidsWhatItShould(t *testing.T) {
 		{"elsewhere", module + "/job"},
 		{"stratum", module + "/stratum/httpauth"},
 		{"stratum/httpauth", "github.com/btcsuite/btcd/chainhash/v2"},
+		{"stratum", module + "/stratum/promstratum"},
+		{"stratum", "github.com/prometheus/client_golang/prometheus"},
 	} {
 		require.NotEmpty(t, judge(edge[0], edge[1]), "%s -> %s", edge[0], edge[1])
 	}
@@ -197,6 +202,7 @@ func TestTheDrawingForbidsWhatItShould(t *testing.T) {
 		{"share/sharetest", "testing"},
 		{"stratum", "net"},
 		{"stratum/httpauth", module + "/stratum"},
+		{"stratum/promstratum", "github.com/prometheus/client_golang/prometheus"},
 	} {
 		require.Empty(t, judge(edge[0], edge[1]), "%s -> %s", edge[0], edge[1])
 	}
