@@ -8,37 +8,85 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
+	"net/netip"
 	"os"
 	"reflect"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/poolkit/poolkit/difficulty"
 	"github.com/poolkit/poolkit/job"
+	"github.com/poolkit/poolkit/stratum"
 )
 
 // A config is what the flags and the configuration file say. The JSON keys are the names of the flags.
 type config struct {
-	Listen   string   `json:"listen"`
-	HTTP     string   `json:"http"`
-	Data     string   `json:"data"`
-	Network  string   `json:"network"`
-	Nodes    []string `json:"node"`
-	NodeUser string   `json:"node-user"`
-	NodePass string   `json:"node-pass"`
-	Cookie   string   `json:"node-cookie"`
-	Cert     string   `json:"node-cert"`
-	ZMQ      []string `json:"zmq"`
-	Address  string   `json:"address"`
-	Text     string   `json:"coinbase-text"`
-	Diff     number   `json:"diff"`
-	MinDiff  number   `json:"min-diff"`
-	MaxDiff  number   `json:"max-diff"`
-	Vardiff  bool     `json:"vardiff"`
-	Mine     int      `json:"mine"`
-	LogLevel string   `json:"log-level"`
+	// What it consists of.
+	Listen   addresses `json:"listen"`
+	HTTP     string    `json:"http"`
+	Data     string    `json:"data"`
+	Network  string    `json:"network"`
+	Nodes    []string  `json:"node"`
+	NodeUser string    `json:"node-user"`
+	NodePass string    `json:"node-pass"`
+	Cookie   string    `json:"node-cookie"`
+	Cert     string    `json:"node-cert"`
+	ZMQ      []string  `json:"zmq"`
+	Address  string    `json:"address"`
+	Text     string    `json:"coinbase-text"`
+	Mine     int       `json:"mine"`
+	LogLevel string    `json:"log-level"`
+	Events   string    `json:"events"`
+
+	// What miners are given.
+	Diff        number `json:"diff"`
+	MinDiff     number `json:"min-diff"`
+	MaxDiff     number `json:"max-diff"`
+	Vardiff     bool   `json:"vardiff"`
+	NiceHash    bool   `json:"nicehash"`
+	NiceHashMin number `json:"nicehash-min-diff"`
+	ServerID    int    `json:"server-id"`
+	En2Size     int    `json:"extranonce2-size"`
+	VersionMask string `json:"version-mask"`
+	Notify      span   `json:"notify-interval"`
+	StaleGrace  span   `json:"stale-grace"`
+
+	// Who they are.
+	UsersURL    string `json:"users-url"`
+	UserSuffix  string `json:"user-suffix"`
+	KeepCase    bool   `json:"keep-user-case"`
+	SingleUser  string `json:"single-user"`
+	MultiWorker bool   `json:"multi-worker"`
+
+	// How they connect.
+	TLS         bool      `json:"tls"`
+	TLSCert     string    `json:"tls-cert"`
+	TLSKey      string    `json:"tls-key"`
+	TLSListen   addresses `json:"tls-listen"`
+	Proxies     []string  `json:"proxies"`
+	IdleTime    span      `json:"idle-timeout"`
+	LoginTime   span      `json:"login-timeout"`
+	ResumeTime  span      `json:"resume-time"`
+	MaxSessions int       `json:"max-sessions"`
+	MaxQueue    int       `json:"max-queue"`
+
+	// What they may not do.
+	Ban           bool     `json:"ban"`
+	BanTime       span     `json:"ban-time"`
+	BanPercent    int      `json:"ban-percent"`
+	AllowList     []string `json:"allow-list"`
+	MaxPerAddress int      `json:"max-per-address"`
+	ConnectRate   int      `json:"connect-rate"`
+	RequestRate   int      `json:"request-rate"`
+
+	// What check has found the settings to mean.
+	ports   []portConfig
+	proxies []netip.Prefix
+	allowed []netip.Prefix
+	mask    uint32
+	single  stratum.SingleUser
 }
 
 // A number is a difficulty: a JSON number, or text on the command line. 0 stands for the default.
@@ -62,6 +110,61 @@ func (n *number) UnmarshalJSON(b []byte) error {
 	if n.Set(string(bytes.Trim(b, `"`))) != nil {
 		// Package json puts the key into errors of this type.
 		return &json.UnmarshalTypeError{Value: string(b), Type: reflect.TypeFor[number]()}
+	}
+	return nil
+}
+
+// A span is a time such as 90s or 10m. 0 stands for the default, below 0 for no limit.
+type span time.Duration
+
+func (v *span) String() string {
+	if *v == -1 {
+		return "-1"
+	}
+	return time.Duration(*v).String()
+}
+
+func (v *span) Set(s string) error {
+	if s == "-1" { // as of the limits that are numbers
+		*v = -1
+		return nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return errors.New("want a time such as 90s or 10m")
+	}
+	*v = span(d)
+	return nil
+}
+
+func (v *span) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil
+	}
+	if v.Set(string(bytes.Trim(b, `"`))) != nil {
+		return &json.UnmarshalTypeError{Value: string(b), Type: reflect.TypeFor[span]()}
+	}
+	return nil
+}
+
+// addresses are those of ports: in the file one string or a list of them.
+type addresses []string
+
+func (a *addresses) UnmarshalJSON(b []byte) error {
+	var several []string
+	if len(b) > 0 && b[0] == '"' {
+		several = make([]string, 1)
+		return errors.Join(json.Unmarshal(b, &several[0]), a.replace(several))
+	}
+	if err := json.Unmarshal(b, &several); err != nil {
+		return &json.UnmarshalTypeError{Value: string(b), Type: reflect.TypeFor[addresses]()}
+	}
+	return a.replace(several)
+}
+
+func (a *addresses) replace(by []string) error {
+	if by != nil { // null is no setting
+		*a = by
 	}
 	return nil
 }
@@ -109,7 +212,8 @@ func networkNames() string {
 // flags declares every flag with its default from c, so that what a file said shows through.
 func (c *config) flags(fs *flag.FlagSet, file *string) {
 	fs.StringVar(file, "config", "", "`file` of JSON with any of these settings; the command line counts before it")
-	fs.StringVar(&c.Listen, "listen", c.Listen, "`address` that miners connect to")
+	fs.Var(&list{values: (*[]string)(&c.Listen)}, "listen", "`address` that miners connect to, may be repeated; options may follow, "+
+		"with commas: diff=, min-diff=, tls=only, tls=off")
 	fs.StringVar(&c.HTTP, "http", c.HTTP, "`address` of the statistics")
 	fs.StringVar(&c.Data, "data", c.Data, "`folder` for the chain, the share log, the blocks and the statistics")
 	fs.StringVar(&c.Network, "network", c.Network, "`name` of the network: "+networkNames())
@@ -121,25 +225,69 @@ func (c *config) flags(fs *flag.FlagSet, file *string) {
 	fs.Var(&list{values: &c.ZMQ}, "zmq", "hashblock `endpoint` of a node, in the order of the nodes, may be repeated")
 	fs.StringVar(&c.Address, "address", c.Address, "`address` that blocks pay to; required with a node")
 	fs.StringVar(&c.Text, "coinbase-text", c.Text, "`text` that every block carries")
+	fs.IntVar(&c.Mine, "mine", c.Mine, "CPU miner `goroutines`; -1 means 1 on the embedded chain, else none")
+	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "`level`: debug, info, warn or error")
+	fs.StringVar(&c.Events, "events", c.Events, "`file` that is told, a line of JSON each, which miners come and go")
+
 	fs.Var(&c.Diff, "diff", "`difficulty` that miners start at (default 16384, on regtest 1/1024)")
 	fs.Var(&c.MinDiff, "min-diff", "lowest `difficulty` (default 64, on regtest 1/65536, or -diff where that is lower)")
 	fs.Var(&c.MaxDiff, "max-diff", "highest `difficulty` (default 2^62)")
 	fs.BoolVar(&c.Vardiff, "vardiff", c.Vardiff, "follow each miner's hashrate")
-	fs.IntVar(&c.Mine, "mine", c.Mine, "CPU miner `goroutines`; -1 means 1 on the embedded chain, else none")
-	fs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "`level`: debug, info, warn or error")
+	fs.BoolVar(&c.NiceHash, "nicehash", c.NiceHash, "take every miner for one of NiceHash")
+	fs.Var(&c.NiceHashMin, "nicehash-min-diff", "lowest `difficulty` of miners of NiceHash (default 524288)")
+	fs.IntVar(&c.ServerID, "server-id", c.ServerID, "`number` of this server, 1 to 255; servers that share jobs must differ in it")
+	fs.IntVar(&c.En2Size, "extranonce2-size", c.En2Size, "`bytes` that miners count through, 4 to 8")
+	fs.StringVar(&c.VersionMask, "version-mask", c.VersionMask, "version `bits` that miners may roll: bip320, bip323 or hexadecimal")
+	fs.Var(&c.Notify, "notify-interval", "`time` after which a job is sent even if nothing is new (default 30s)")
+	fs.Var(&c.StaleGrace, "stale-grace", "`time` for which shares for the last block are still accepted (default none)")
+
+	fs.StringVar(&c.UsersURL, "users-url", c.UsersURL, "`URL` of the list of users; none lets everybody mine")
+	fs.StringVar(&c.UserSuffix, "user-suffix", c.UserSuffix, "`separator` at which what follows is cut off user names, such as _")
+	fs.BoolVar(&c.KeepCase, "keep-user-case", c.KeepCase, "tell Alice from alice")
+	fs.StringVar(&c.SingleUser, "single-user", c.SingleUser, "account that all work is credited to, as `name:number`")
+	fs.BoolVar(&c.MultiWorker, "multi-worker", c.MultiWorker, "credit the worker that a share names, of those that its connection authorized")
+
+	fs.BoolVar(&c.TLS, "tls", c.TLS, "offer TLS on the ports that miners connect to")
+	fs.StringVar(&c.TLSCert, "tls-cert", c.TLSCert, "certificate `file`; without one the pool makes its own in the data folder")
+	fs.StringVar(&c.TLSKey, "tls-key", c.TLSKey, "private key `file` of the certificate")
+	fs.Var(&list{values: (*[]string)(&c.TLSListen)}, "tls-listen", "`address` for TLS only, otherwise like -listen")
+	fs.Var(&list{values: &c.Proxies}, "proxies", "`networks` of balancers that send the PROXY protocol, may be repeated")
+	fs.Var(&c.IdleTime, "idle-timeout", "`time` for which a miner may be silent (default 10m); -1 for ever")
+	fs.Var(&c.LoginTime, "login-timeout", "`time` from connect to login (default 1m); -1 for ever")
+	fs.Var(&c.ResumeTime, "resume-time", "`time` in which a miner that was cut off gets its session back (default 10m); -1 never")
+	fs.IntVar(&c.MaxSessions, "max-sessions", c.MaxSessions, "most `connections` (default 16000); -1 for no limit")
+	fs.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "most `bytes` that wait for a miner that does not read (default 262144)")
+
+	fs.BoolVar(&c.Ban, "ban", c.Ban, "limit and ban miners that misbehave; false leaves only the limits that are given")
+	fs.Var(&c.BanTime, "ban-time", "`time` of the first ban (default 10m); -1 bans nobody")
+	fs.IntVar(&c.BanPercent, "ban-percent", c.BanPercent, "`percent` of submits that are too many when invalid (default 50); -1 for no limit")
+	fs.Var(&list{values: &c.AllowList}, "allow-list", "`networks` that are never banned, may be repeated")
+	fs.IntVar(&c.MaxPerAddress, "max-per-address", c.MaxPerAddress, "most `connections` of one address (default no limit)")
+	fs.IntVar(&c.ConnectRate, "connect-rate", c.ConnectRate, "`connections` a second of one address (default 100); -1 for no limit")
+	fs.IntVar(&c.RequestRate, "request-rate", c.RequestRate, "`requests` a second of one miner (default 200); -1 for no limit")
 }
+
+const usage = `fullpool runs a whole mining pool. Without flags it brings a chain and a miner of its own.
+Of the limits 0 means the default.
+
+`
 
 // parse reads the command line, and the file that it names before it counts.
 func parse(args []string, out io.Writer) (*config, error) {
 	c := &config{
-		Listen:   "127.0.0.1:3333",
-		HTTP:     "127.0.0.1:8080",
-		Data:     "./pooldata",
-		Network:  "regtest",
-		Text:     "/poolkit/",
-		Vardiff:  true,
-		Mine:     -1,
-		LogLevel: "info",
+		Listen:      addresses{"127.0.0.1:3333"},
+		HTTP:        "127.0.0.1:8080",
+		Data:        "./pooldata",
+		Network:     "regtest",
+		Text:        "/poolkit/",
+		Vardiff:     true,
+		Mine:        -1,
+		LogLevel:    "info",
+		ServerID:    1,
+		En2Size:     job.Extranonce2Size,
+		VersionMask: "bip320",
+		TLS:         true,
+		Ban:         true,
 	}
 	// The first pass finds the file, the second puts the command line over it.
 	var file string
@@ -149,7 +297,7 @@ func parse(args []string, out io.Writer) (*config, error) {
 	first.flags(fs, &file)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(out, "fullpool runs a whole mining pool. Without flags it brings a chain and a miner of its own.")
+			fmt.Fprint(out, usage)
 			fs.SetOutput(out)
 			fs.PrintDefaults()
 		}
@@ -203,6 +351,10 @@ func explainJSON(err error) error {
 	switch {
 	case wrong.Type == reflect.TypeFor[number]():
 		want = "a number above 0"
+	case wrong.Type == reflect.TypeFor[span]():
+		want = "a time such as \"10m\""
+	case wrong.Type == reflect.TypeFor[addresses]():
+		want = "a string or a list of strings"
 	case wrong.Type.Kind() == reflect.Int:
 		want = "a whole number"
 	case wrong.Type.Kind() == reflect.Bool:
@@ -220,10 +372,8 @@ func (c *config) check() error {
 	if networks[c.Network] == nil {
 		return fmt.Errorf("network %q is not one of %s", c.Network, networkNames())
 	}
-	for _, f := range []struct{ name, addr string }{{"listen", c.Listen}, {"http", c.HTTP}} {
-		if _, _, err := net.SplitHostPort(f.addr); err != nil {
-			return fmt.Errorf("-%s %q is not host:port: %w", f.name, f.addr, err)
-		}
+	if err := checkAddress("http", c.HTTP); err != nil {
+		return err
 	}
 	switch {
 	case c.embedded() && c.Network != "regtest":
@@ -266,17 +416,12 @@ func (c *config) check() error {
 	if c.MaxDiff == 0 {
 		c.MaxDiff = number(difficulty.Max)
 	}
-	// Difficulties that pools assign add up exactly, which 0.001 and 2.5 do not.
 	for _, d := range []struct {
 		name string
 		*number
-	}{{"diff", &c.Diff}, {"min-diff", &c.MinDiff}, {"max-diff", &c.MaxDiff}} {
-		v := difficulty.Difficulty(*d.number)
-		if v < difficulty.Min || v > difficulty.Max {
-			return fmt.Errorf("-%s %v is not between 2^-32 and 2^62", d.name, v)
-		}
-		if !v.Assignable() {
-			*d.number = number(v.CeilPow2())
+	}{{"-diff", &c.Diff}, {"-min-diff", &c.MinDiff}, {"-max-diff", &c.MaxDiff}, {"-nicehash-min-diff", &c.NiceHashMin}} {
+		if err := d.assignable(d.name); err != nil {
+			return err
 		}
 	}
 	if c.MinDiff > c.MaxDiff {
@@ -293,6 +438,24 @@ func (c *config) check() error {
 	}
 	if _, err := c.level(); err != nil {
 		return err
+	}
+	for _, check := range []func() error{c.checkPorts, c.checkNumbers, c.checkUsers, c.checkNetworks} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// assignable rounds a difficulty up to one that pools assign: those add up exactly, which 0.001 and 2.5 do not.
+func (n *number) assignable(name string) error {
+	v := difficulty.Difficulty(*n)
+	switch {
+	case v == 0: // not set
+	case v < difficulty.Min || v > difficulty.Max:
+		return fmt.Errorf("%s %v is not between 2^-32 and 2^62", name, v)
+	case !v.Assignable():
+		*n = number(v.CeilPow2())
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,8 +18,11 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chaincfg/v2"
+	"github.com/poolkit/poolkit/block"
 	"github.com/poolkit/poolkit/internal/testnode"
 	"github.com/poolkit/poolkit/job"
+	"github.com/poolkit/poolkit/share"
+	"github.com/poolkit/poolkit/stratum"
 	"github.com/stretchr/testify/require"
 )
 
@@ -38,9 +42,12 @@ type configSample struct {
 var onNode = map[string]any{"node": []string{"http://127.0.0.1:1"}, "address": regtestAddress}
 
 var configSamples = map[string]configSample{
-	"listen": {a: []string{"127.0.0.1:1"}, b: []string{"127.0.0.1:2"}, json: `"127.0.0.1:1"`},
-	"http":   {a: []string{"127.0.0.1:1"}, b: []string{"127.0.0.1:2"}, json: `"127.0.0.1:1"`},
-	"data":   {a: []string{"a"}, b: []string{"b"}, json: `"a"`},
+	"listen": {
+		a: []string{"127.0.0.1:1", "127.0.0.1:2,diff=2,min-diff=1,tls=only"}, b: []string{"127.0.0.1:2"},
+		json: `["127.0.0.1:1", "127.0.0.1:2,diff=2,min-diff=1,tls=only"]`,
+	},
+	"http": {a: []string{"127.0.0.1:1"}, b: []string{"127.0.0.1:2"}, json: `"127.0.0.1:1"`},
+	"data": {a: []string{"a"}, b: []string{"b"}, json: `"a"`},
 	// The same addresses are good on both test networks.
 	"network": {
 		a: []string{"signet"}, b: []string{"testnet4"}, json: `"signet"`,
@@ -71,6 +78,40 @@ var configSamples = map[string]configSample{
 	"vardiff":       {a: []string{"false"}, b: []string{"true"}, json: `false`}, // b is the default: the file changed it
 	"mine":          {a: []string{"2"}, b: []string{"0"}, json: `2`},
 	"log-level":     {a: []string{"debug"}, b: []string{"warn"}, json: `"debug"`},
+	"events":        {a: []string{"a"}, b: []string{"b"}, json: `"a"`},
+
+	"nicehash":          {a: []string{"true"}, b: []string{"false"}, json: `true`},
+	"nicehash-min-diff": {a: []string{"1024"}, b: []string{"2048"}, json: `1024`},
+	"server-id":         {a: []string{"2"}, b: []string{"255"}, json: `2`},
+	"extranonce2-size":  {a: []string{"4"}, b: []string{"7"}, json: `4`},
+	"version-mask":      {a: []string{"bip323"}, b: []string{"00ffe000"}, json: `"bip323"`},
+	"notify-interval":   {a: []string{"20s"}, b: []string{"1m"}, json: `"20s"`},
+	"stale-grace":       {a: []string{"2s"}, b: []string{"3s"}, json: `"2s"`},
+
+	"users-url":      {a: []string{"http://a/list"}, b: []string{"https://b/list?key=1"}, json: `"http://a/list"`},
+	"user-suffix":    {a: []string{"_"}, b: []string{"-"}, json: `"_"`},
+	"keep-user-case": {a: []string{"true"}, b: []string{"false"}, json: `true`},
+	"single-user":    {a: []string{"alice:1"}, b: []string{"bob:2"}, json: `"alice:1"`},
+	"multi-worker":   {a: []string{"true"}, b: []string{"false"}, json: `true`},
+
+	"tls":           {a: []string{"false"}, b: []string{"true"}, json: `false`},
+	"tls-cert":      {a: []string{"a"}, b: []string{"b"}, json: `"a"`, with: map[string]any{"tls-key": "key"}},
+	"tls-key":       {a: []string{"a"}, b: []string{"b"}, json: `"a"`, with: map[string]any{"tls-cert": "cert"}},
+	"tls-listen":    {a: []string{"127.0.0.1:1"}, b: []string{"127.0.0.1:2", "127.0.0.1:3"}, json: `"127.0.0.1:1"`},
+	"proxies":       {a: []string{"10.0.0.0/8", "192.0.2.1"}, b: []string{"::1"}, json: `["10.0.0.0/8", "192.0.2.1"]`, with: map[string]any{"mine": 0}},
+	"idle-timeout":  {a: []string{"1h"}, b: []string{"-1"}, json: `"1h"`},
+	"login-timeout": {a: []string{"-1"}, b: []string{"30s"}, json: `-1`},
+	"resume-time":   {a: []string{"1h"}, b: []string{"-1s"}, json: `"60m"`},
+	"max-sessions":  {a: []string{"100"}, b: []string{"-1"}, json: `100`},
+	"max-queue":     {a: []string{"65536"}, b: []string{"131072"}, json: `65536`},
+
+	"ban":             {a: []string{"false"}, b: []string{"true"}, json: `false`},
+	"ban-time":        {a: []string{"1h"}, b: []string{"-1"}, json: `"1h"`},
+	"ban-percent":     {a: []string{"20"}, b: []string{"-1"}, json: `20`},
+	"allow-list":      {a: []string{"10.0.0.0/8,::1"}, b: []string{"192.0.2.1"}, json: `["10.0.0.0/8,::1"]`},
+	"max-per-address": {a: []string{"100"}, b: []string{"200"}, json: `100`},
+	"connect-rate":    {a: []string{"5"}, b: []string{"-1"}, json: `5`},
+	"request-rate":    {a: []string{"50"}, b: []string{"-1"}, json: `50`},
 }
 
 // walkFlags calls f for every flag that the program has, but for -config.
@@ -205,6 +246,105 @@ func TestDefaultsFollowTheNetwork(t *testing.T) {
 	}
 }
 
+func TestPortsHaveOptions(t *testing.T) {
+	c, err := parse([]string{
+		"-listen", "127.0.0.1:1", "-listen", ":2,diff=100.5,min-diff=0.3", "-listen", "[::1]:3,tls=off", "-tls-listen", "127.0.0.1:4,min-diff=8",
+		"-diff", "64", "-min-diff", "4",
+	}, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, []portConfig{
+		{flag: "listen", addr: "127.0.0.1:1"},
+		{flag: "listen", addr: ":2", diff: 128, minDiff: 0.5},
+		{flag: "listen", addr: "[::1]:3", tls: tlsOff},
+		{flag: "tls-listen", addr: "127.0.0.1:4", minDiff: 8, tls: tlsOnly},
+	}, c.ports)
+	require.True(t, c.anyTLS())
+	c, err = parse([]string{"-tls=false"}, io.Discard)
+	require.NoError(t, err)
+	require.False(t, c.anyTLS())
+	_, err = parse([]string{"-config", configFile(t, `{"listen": []}`)}, io.Discard)
+	require.ErrorContains(t, err, "-listen names no address")
+}
+
+func TestLimits(t *testing.T) {
+	none := func(change func(*stratum.Limits)) stratum.Limits {
+		l := stratum.NoLimits()
+		change(&l)
+		return l
+	}
+	for _, test := range []struct {
+		name string
+		args []string
+		want stratum.Limits
+	}{
+		{"nothing said", nil, stratum.Limits{}},
+		{"no bans", []string{"-ban=false"}, stratum.NoLimits()},
+		{"each by itself", []string{
+			"-ban-time", "1h", "-ban-percent", "20", "-allow-list", "10.0.0.0/8", "-max-per-address", "7", "-connect-rate", "5", "-request-rate", "6",
+		}, stratum.Limits{
+			BanTime: time.Hour, InvalidPercent: 20, AllowList: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			MaxPerAddress: 7, ConnectRate: 5, RequestRate: 6,
+		}},
+		{"turned off", []string{"-ban-time", "-1", "-ban-percent", "-1", "-connect-rate", "-1", "-request-rate", "-1"},
+			stratum.Limits{BanTime: -1, InvalidPercent: -1, ConnectRate: -1, RequestRate: -1}},
+		{"no bans, but a rate of connects", []string{"-ban=false", "-connect-rate", "5"},
+			none(func(l *stratum.Limits) { l.ConnectRate = 5 })},
+		{"no bans, but a rate of requests", []string{"-ban=false", "-request-rate", "6"},
+			none(func(l *stratum.Limits) { l.RequestRate, l.RequestPatience = 6, 0 })},
+		{"no bans, but a number of connections", []string{"-ban=false", "-max-per-address", "7"},
+			none(func(l *stratum.Limits) { l.MaxPerAddress = 7 })},
+		{"no bans, but disconnects", []string{"-ban=false", "-ban-percent", "20"},
+			none(func(l *stratum.Limits) { l.InvalidPercent = 20 })},
+		{"no bans, but a time for them", []string{"-ban=false", "-ban-time", "1m"},
+			none(func(l *stratum.Limits) { l.BanTime, l.InvalidPercent, l.BadWorkers = time.Minute, 0, 0 })},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := parse(test.args, io.Discard)
+			require.NoError(t, err)
+			require.Equal(t, test.want, c.limits())
+			_, err = stratum.New(job.NewHub(nil), new(stratum.Users), share.SinkFunc(nil), new(block.Maker), c.serverOptions())
+			require.NoError(t, err)
+		})
+	}
+}
+
+func TestServerOptions(t *testing.T) {
+	c, err := parse([]string{
+		"-diff", "64", "-min-diff", "4", "-max-diff", "1024", "-nicehash", "-nicehash-min-diff", "500", "-server-id", "9", "-extranonce2-size", "4",
+		"-version-mask", "BIP323", "-notify-interval", "20s", "-stale-grace", "2s", "-user-suffix", "_", "-keep-user-case",
+		"-single-user", "Pool:77", "-multi-worker", "-idle-timeout", "1h", "-login-timeout", "5s", "-resume-time", "-1",
+		"-max-sessions", "-1", "-max-queue", "65536",
+	}, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, &stratum.Options{
+		Names:           stratum.NameRules{KeepCase: true, StripSuffix: true, SuffixSeparator: "_"},
+		SingleUser:      stratum.SingleUser{Name: "Pool", UserID: 77},
+		ServerID:        9,
+		Extranonce2Size: 4,
+		VersionMask:     stratum.BIP323VersionMask,
+		StartDifficulty: 64,
+		MinDifficulty:   4,
+		MaxDifficulty:   1024,
+		NiceHash:        stratum.NiceHashOptions{MinDifficulty: 500, Forced: true},
+		MultiWorker:     true,
+		ResumeTime:      -1,
+		NotifyInterval:  20 * time.Second,
+		LoginTimeout:    5 * time.Second,
+		IdleTimeout:     time.Hour,
+		DrainTimeout:    stopWithin,
+		StaleGrace:      2 * time.Second,
+		MaxSessions:     -1,
+		MaxQueue:        65536,
+	}, c.serverOptions())
+	for text, mask := range map[string]uint32{
+		"": job.DefaultVersionMask, "bip320": job.DefaultVersionMask, "1fffe000": 0x1fffe000, "0x00FFE000": 0x00ffe000,
+	} {
+		c, err := parse([]string{"-version-mask", text}, io.Discard)
+		require.NoError(t, err)
+		require.Equal(t, mask, c.mask, text)
+	}
+}
+
 func TestHelpListsEveryFlag(t *testing.T) {
 	for _, arg := range []string{"-h", "-help", "--help"} {
 		var out, errs bytes.Buffer
@@ -330,6 +470,67 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"half a miner", []string{"-mine", "0.5"}, []string{"-mine", `"0.5"`}},
 		{"vardiff neither true nor false", []string{"-vardiff=maybe"}, []string{"-vardiff", `"maybe"`}},
 		{"an unknown log level", []string{"-log-level", "loud"}, []string{"-log-level", `"loud"`, "debug"}},
+		{"a port option that does not exist", []string{"-listen", "127.0.0.1:0,dif=8"},
+			[]string{"-listen 127.0.0.1:0", `"dif=8"`, "diff=", "tls="}},
+		{"an empty port option", []string{"-listen", "127.0.0.1:0,"}, []string{"-listen 127.0.0.1:0", `""`, "diff="}},
+		{"a port with a difficulty in words", []string{"-listen", "127.0.0.1:0,diff=hard"}, []string{`"diff=hard"`, "above 0"}},
+		{"a port with a difficulty easier than any", []string{"-listen", "127.0.0.1:0,min-diff=1e-30"},
+			[]string{"-listen 127.0.0.1:0", "min-diff", "2^-32"}},
+		{"a port with TLS neither only nor off", []string{"-listen", "127.0.0.1:0,tls=yes"}, []string{`"tls=yes"`, "only or off"}},
+		{"a port that starts below the minimum", []string{"-min-diff", "8", "-diff", "8", "-listen", "127.0.0.1:0,diff=4"},
+			[]string{"-listen 127.0.0.1:0", "diff=4", "8", "min-diff"}},
+		{"a port that starts below its own minimum", []string{"-listen", "127.0.0.1:0,diff=1,min-diff=2"}, []string{"diff=1", "2"}},
+		{"a port that starts above the maximum", []string{"-max-diff", "16", "-listen", "127.0.0.1:0,diff=32"},
+			[]string{"-listen 127.0.0.1:0", "-max-diff 16"}},
+		{"a port with its own fixed difficulty", []string{"-vardiff=false", "-listen", "127.0.0.1:0,diff=1"},
+			[]string{"-listen 127.0.0.1:0", "-vardiff=false"}},
+		{"a port for TLS without TLS", []string{"-tls=false", "-listen", "127.0.0.1:0,tls=only"}, []string{"-listen", "-tls=false"}},
+		{"a TLS port without TLS", []string{"-tls=false", "-tls-listen", "127.0.0.1:0"}, []string{"-tls-listen", "-tls=false"}},
+		{"a TLS port that forbids it", []string{"-tls-listen", "127.0.0.1:0,tls=off"}, []string{"-tls-listen", "tls=off"}},
+		{"a TLS port without a port", []string{"-tls-listen", "localhost"}, []string{"-tls-listen", `"localhost"`}},
+		{"a certificate without its key", []string{"-tls-cert", "pool.crt"}, []string{"-tls-key", "missing"}},
+		{"a key without its certificate", []string{"-tls-key", "pool.key"}, []string{"-tls-cert", "missing"}},
+		{"a certificate and no TLS", []string{"-tls=false", "-tls-cert", "a", "-tls-key", "b"}, []string{"-tls-cert", "-tls=false"}},
+		{"a pool's certificate that is not there", []string{"-tls-cert", "/nonexistent.crt", "-tls-key", "/nonexistent.key"},
+			[]string{"certificate", "/nonexistent.crt"}},
+		{"a pool's certificate that is none", []string{"-tls-cert", "config_test.go", "-tls-key", "config_test.go"},
+			[]string{"certificate", "config_test.go"}},
+		{"an events file in no folder", []string{"-events", "/nonexistent/events"}, []string{"-events", "/nonexistent/events"}},
+		{"balancers that are no network", []string{"-proxies", "balancer"}, []string{"-proxies", `"balancer"`}},
+		{"balancers with bits too many", []string{"-proxies", "10.1.2.3/8"}, []string{"-proxies", "10.0.0.0/8"}},
+		{"a balancer in front of the CPU miner", []string{"-proxies", "127.0.0.0/8"}, []string{"-proxies 127.0.0.0/8", "-mine 0"}},
+		{"an allow-list that is no network", []string{"-allow-list", "::1", "-allow-list", "everybody"},
+			[]string{"-allow-list", `"everybody"`}},
+		{"a server number of zero", []string{"-server-id", "0"}, []string{"-server-id 0", "1 and 255"}},
+		{"a server number beyond a byte", []string{"-server-id", "256"}, []string{"-server-id 256"}},
+		{"an extranonce2 too short", []string{"-extranonce2-size", "3"}, []string{"-extranonce2-size 3", "4 and 8"}},
+		{"an extranonce2 too long", []string{"-extranonce2-size", "9"}, []string{"-extranonce2-size 9"}},
+		{"version bits of no BIP", []string{"-version-mask", "bip9"}, []string{"-version-mask", `"bip9"`, "bip320"}},
+		{"no version bits", []string{"-version-mask", "00000000"}, []string{"-version-mask"}},
+		{"version bits beyond 32", []string{"-version-mask", "1ffffffff"}, []string{"-version-mask"}},
+		{"a NiceHash minimum harder than any", []string{"-nicehash-min-diff", "1e30"}, []string{"-nicehash-min-diff", "2^62"}},
+		{"a time without a unit", []string{"-idle-timeout", "90"}, []string{"-idle-timeout", `"90"`, "90s"}},
+		{"a notify interval below 0", []string{"-notify-interval", "-1s"}, []string{"-notify-interval -1s", "below 0"}},
+		{"a grace below 0", []string{"-stale-grace", "-1"}, []string{"-stale-grace -1", "below 0"}},
+		{"a ban of centuries", []string{"-ban-time", "1000000h"}, []string{"-ban-time", "year"}},
+		{"more invalid submits than submits", []string{"-ban-percent", "101"}, []string{"-ban-percent 101"}},
+		{"connects faster than light", []string{"-connect-rate", "2000000000"}, []string{"-connect-rate 2000000000"}},
+		{"requests faster than light", []string{"-request-rate", "2000000000"}, []string{"-request-rate 2000000000"}},
+		{"fewer connections than none", []string{"-max-per-address", "-2"}, []string{"-max-per-address -2", "-1"}},
+		{"fewer sessions than none", []string{"-max-sessions", "-7"}, []string{"-max-sessions -7", "-1"}},
+		{"a queue that holds no job", []string{"-max-queue", "1000"}, []string{"-max-queue 1000", "16384"}},
+		{"a list of users without http", []string{"-users-url", "hunter2.example"}, []string{"-users-url", "http://"}},
+		{"a list of users nowhere", []string{"-users-url", "https:///list?key=hunter2"}, []string{"-users-url", "http://"}},
+		{"a list of users that nobody serves", []string{"-users-url", "http://127.0.0.1:1/list?key=hunter2"},
+			[]string{"http://127.0.0.1:1/list", "refused"}},
+		{"a suffix that names do not have", []string{"-user-suffix", "%"}, []string{"-user-suffix", `"%"`}},
+		{"a suffix that ends user names", []string{"-user-suffix", "."}, []string{"-user-suffix", `"."`}},
+		{"an account without a number", []string{"-single-user", "alice"}, []string{"-single-user", `"alice"`, "name:number"}},
+		{"an account with number zero", []string{"-single-user", "alice:0"}, []string{"-single-user", "above 0"}},
+		{"an account with a number beyond 31 bits", []string{"-single-user", "alice:2147483648"}, []string{"-single-user"}},
+		{"an account without a name", []string{"-single-user", ":7"}, []string{"-single-user", "user name"}},
+		{"an account with a worker", []string{"-single-user", "alice.rig:7"}, []string{"-single-user", "user name"}},
+		{"bans neither true nor false", []string{"-ban=maybe"}, []string{"-ban", `"maybe"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			line := requireMistake(t, elsewhere(t, test.args...), test.says...)
@@ -365,6 +566,12 @@ func TestMistakesInTheFile(t *testing.T) {
 		{"one node without brackets", `{"node": "http://127.0.0.1:1"}`, []string{`"node"`, "list of strings"}},
 		{"a number among the nodes", `{"node": ["http://127.0.0.1:1", 8332]}`, []string{`"node"`, "string"}},
 		{"a number for text", `{"listen": 3333}`, []string{`"listen"`, "a string"}},
+		{"a number among the ports", `{"listen": ["127.0.0.1:0", 3333]}`, []string{`"listen"`, "a list of strings"}},
+		{"an empty port", `{"tls-listen": [""]}`, []string{"-tls-listen", `""`}},
+		{"a time in numbers", `{"idle-timeout": 600}`, []string{`"idle-timeout"`, "10m", "600"}},
+		{"a time in words", `{"ban-time": "long"}`, []string{`"ban-time"`, "10m", "long"}},
+		{"a rate in words", `{"connect-rate": "10/s"}`, []string{`"connect-rate"`, "whole number"}},
+		{"one network without brackets", `{"proxies": "10.0.0.0/8"}`, []string{`"proxies"`, "list of strings"}},
 		{"text for vardiff", `{"vardiff": "yes"}`, []string{`"vardiff"`, "true or false"}},
 		{"a bad address", `{"address": "nobody"}`, []string{`"nobody"`}},
 		{"an unknown network", `{"network": "bitcoin"}`, []string{`"bitcoin"`}},
@@ -600,7 +807,7 @@ func FuzzConfigurationFile(f *testing.F) {
 			return
 		}
 		ordered := 0 < c.MinDiff && c.MinDiff <= c.Diff && c.Diff <= c.MaxDiff
-		if !ordered || c.Mine < 0 || c.Listen == "" || networks[c.Network] == nil {
+		if !ordered || c.Mine < 0 || len(c.ports) == 0 || networks[c.Network] == nil {
 			t.Fatalf("%q was taken as %+v", text, *c)
 		}
 	})

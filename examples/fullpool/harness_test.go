@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,12 +26,15 @@ const asPool = "FULLPOOL_TEST_ARGS"
 func TestMain(m *testing.M) {
 	embeddedDifficulty = 0.0005
 	if args := os.Getenv(asPool); args != "" {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		os.Exit(Main(ctx, strings.Split(args, "\n"), os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
 }
+
+// easy is a difficulty that makes a share a matter of milliseconds.
+const easy = "0.000003814697265625"
 
 // patience is how long anything may take on a machine that is busy with other tests.
 const patience = 90 * time.Second
@@ -99,16 +103,23 @@ func ports() []string { return []string{"-listen", "127.0.0.1:0", "-http", "127.
 // start runs a pool in this process.
 func start(t testing.TB, args ...string) *running {
 	t.Helper()
+	p := launch(t, append(ports(), args...)...)
+	p.open()
+	return p
+}
+
+// launch is start for a pool whose ports are among args.
+func launch(t testing.TB, args ...string) *running {
+	t.Helper()
 	p := &running{t: t, log: newLog(), ended: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	code := 0
 	go func() {
 		defer close(p.ended)
-		code = Main(ctx, append(ports(), args...), p.log, p.log)
+		code = Main(ctx, args, p.log, p.log)
 	}()
 	p.stop = sync.OnceValue(func() int { cancel(); <-p.ended; return code })
 	t.Cleanup(func() { p.stop() })
-	p.open()
 	return p
 }
 
@@ -135,7 +146,7 @@ func spawn(t testing.TB, args ...string) *running {
 
 func (p *running) open() {
 	p.t.Helper()
-	m := p.log.await(p.t, `msg="the pool is open" miners=stratum\+tcp://(\S+) statistics=(http://\S+)/ `, p.ended)
+	m := p.log.await(p.t, `msg="the pool is open" miners=stratum\+tcp://([^ ,]+)\S* statistics=(http://\S+)/ `, p.ended)
 	p.miners, p.web = m[1], m[2]
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/poolkit/poolkit/block"
@@ -21,6 +22,7 @@ import (
 	"github.com/poolkit/poolkit/stats"
 	"github.com/poolkit/poolkit/stats/pebblestats"
 	"github.com/poolkit/poolkit/stratum"
+	"github.com/poolkit/poolkit/stratum/httpauth"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -49,9 +51,12 @@ type pool struct {
 	totals  *stats.Aggregator
 	flusher *stats.Flusher
 
-	miners net.Listener
-	web    net.Listener
-	pages  http.Handler
+	ports       []*stratum.Port
+	web         net.Listener
+	pages       http.Handler
+	certificate *stratum.Certificate // nil without TLS
+	events      *stratum.EventWriter // nil without events
+	userList    *httpauth.Users      // nil without a URL
 
 	closers []io.Closer // in the order they were opened
 }
@@ -68,26 +73,18 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (p *pool, err erro
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	// The ports come first: they are what another pool on this machine would hold.
-	if p.miners, err = listen("-listen", cfg.Listen); err != nil {
-		return p, err
-	}
-	p.closers = append(p.closers, closeOnce{p.miners})
-	if p.web, err = listen("-http", cfg.HTTP); err != nil {
-		return p, err
-	}
-	p.closers = append(p.closers, closeOnce{p.web})
-	if err := os.MkdirAll(cfg.Data, 0o755); err != nil {
-		return p, fmt.Errorf("cannot make the data folder: %w", err)
-	}
-	// The share log locks the folder, so it is opened before anything else in it.
-	shares, err := sharelog.OpenDir(filepath.Join(cfg.Data, "sharelog"), &sharelog.DirOptions{Logger: log})
-	if err != nil {
-		return p, err
-	}
-	p.closers = append(p.closers, shares)
+	var shares *sharelog.Dir
 	for _, step := range []func() error{
-		func() error { return p.openBackend(ctx) },
+		// The ports come first: they are what another pool on this machine would hold.
+		p.listen,
+		p.openData,
+		p.openCertificate,
+		p.openEvents,
+		func() error { return p.openUserList(ctx) },
+		func() error { return p.openNodes(ctx) },
+		// The share log locks the folder, so it is opened before anything else in it.
+		func() (err error) { shares, err = p.openLog(); return err },
+		p.openChain,
 		func() error { return p.openStats(ctx, shares) },
 		p.openBlocks,
 		func() error { return p.openServer(shares) },
@@ -119,25 +116,118 @@ func (c closeOnce) Close() error {
 	return nil
 }
 
-func listen(flag, addr string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s %s: %w", flag, addr, err)
+func (p *pool) listen() error {
+	open := func(flag, addr string) (net.Listener, error) {
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("cannot listen on -%s %s: %w", flag, addr, err)
+		}
+		p.closers = append(p.closers, closeOnce{ln})
+		return ln, nil
 	}
-	return ln, nil
+	for _, c := range p.cfg.ports {
+		ln, err := open(c.flag, c.addr)
+		if err != nil {
+			return err
+		}
+		p.ports = append(p.ports, &stratum.Port{
+			Listener:        ln,
+			RequireTLS:      c.tls == tlsOnly,
+			TrustedProxies:  p.cfg.proxies,
+			StartDifficulty: difficulty.Difficulty(c.diff),
+			MinDifficulty:   difficulty.Difficulty(c.minDiff),
+		})
+	}
+	var err error
+	p.web, err = open("http", p.cfg.HTTP)
+	return err
 }
 
-func (p *pool) openBackend(ctx context.Context) (err error) {
-	if p.cfg.embedded() {
-		p.backend, err = openEmbedded(p.cfg, p.log)
-	} else {
-		p.backend, err = openNodes(ctx, p.cfg, p.log)
+func (p *pool) openData() error {
+	if err := os.MkdirAll(p.cfg.Data, 0o755); err != nil {
+		return fmt.Errorf("cannot make the data folder: %w", err)
 	}
+	return nil
+}
+
+// openCertificate opens the certificate, which is one of the pool's own making where none is given.
+func (p *pool) openCertificate() (err error) {
+	if !p.cfg.anyTLS() {
+		return nil
+	}
+	cert, key := p.cfg.TLSCert, p.cfg.TLSKey
+	if cert == "" {
+		cert, key = filepath.Join(p.cfg.Data, "tls.crt"), filepath.Join(p.cfg.Data, "tls.key")
+		if err := stratum.SelfSigned(cert, key); err != nil {
+			return err
+		}
+	}
+	p.certificate, err = stratum.OpenCertificate(cert, key, &stratum.CertificateOptions{Logger: p.log})
 	if err != nil {
 		return err
 	}
-	p.closers = append(p.closers, p.backend)
+	tls := p.certificate.TLSConfig()
+	for i, c := range p.cfg.ports {
+		if c.tls != tlsOff {
+			p.ports[i].TLS = tls
+		}
+	}
 	return nil
+}
+
+func (p *pool) openEvents() (err error) {
+	if p.cfg.Events == "" {
+		return nil
+	}
+	file, err := os.OpenFile(p.cfg.Events, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("cannot open the file of -events: %w", err)
+	}
+	p.closers = append(p.closers, file)
+	p.events, err = stratum.NewEventWriter(file, &stratum.EventWriterOptions{Logger: p.log})
+	return err
+}
+
+func (p *pool) openUserList(ctx context.Context) (err error) {
+	if p.cfg.UsersURL == "" {
+		return nil
+	}
+	p.userList, err = httpauth.New(p.cfg.UsersURL, &httpauth.Options{
+		Names: p.cfg.names(), CacheFile: filepath.Join(p.cfg.Data, "users.json"), Logger: p.log,
+	})
+	if err != nil {
+		return err
+	}
+	return p.userList.Load(ctx)
+}
+
+func (p *pool) openLog() (*sharelog.Dir, error) {
+	shares, err := sharelog.OpenDir(filepath.Join(p.cfg.Data, "sharelog"), &sharelog.DirOptions{Logger: p.log})
+	if err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, shares)
+	return shares, nil
+}
+
+func (p *pool) openNodes(ctx context.Context) (err error) {
+	if p.cfg.embedded() {
+		return nil
+	}
+	if p.backend, err = openNodes(ctx, p.cfg, p.log); err == nil {
+		p.closers = append(p.closers, p.backend)
+	}
+	return err
+}
+
+func (p *pool) openChain() (err error) {
+	if !p.cfg.embedded() {
+		return nil
+	}
+	if p.backend, err = openEmbedded(p.cfg, p.log); err == nil {
+		p.closers = append(p.closers, p.backend)
+	}
+	return err
 }
 
 func (p *pool) openStats(ctx context.Context, shares *sharelog.Dir) error {
@@ -146,7 +236,7 @@ func (p *pool) openStats(ctx context.Context, shares *sharelog.Dir) error {
 		return err
 	}
 	p.closers = append(p.closers, store)
-	if p.totals, err = stats.New(nil); err != nil {
+	if p.totals, err = stats.New(&stats.Options{AcceptStale: p.cfg.StaleGrace > 0}); err != nil {
 		return err
 	}
 	place, err := p.totals.Restore(ctx, store)
@@ -198,7 +288,9 @@ func (p *pool) openBlocks() error {
 }
 
 func (p *pool) openServer(shares *sharelog.Dir) error {
-	builder, err := job.NewBuilder(job.Chain(p.cfg.Network), p.backend.payout, &job.BuilderOptions{Text: p.cfg.Text})
+	builder, err := job.NewBuilder(job.Chain(p.cfg.Network), p.backend.payout, &job.BuilderOptions{
+		Text: p.cfg.Text, VersionMask: p.cfg.mask,
+	})
 	if err != nil {
 		return err
 	}
@@ -207,39 +299,35 @@ func (p *pool) openServer(shares *sharelog.Dir) error {
 	if err != nil {
 		return err
 	}
-	users, err := stratum.OpenUsers(filepath.Join(p.cfg.Data, "users"))
-	if err != nil {
-		return err
+	var users stratum.Authorizer = p.userList
+	if p.userList == nil {
+		open, err := stratum.OpenUsers(filepath.Join(p.cfg.Data, "users"))
+		if err != nil {
+			return err
+		}
+		p.closers = append(p.closers, open)
+		users = open
 	}
-	p.closers = append(p.closers, users)
 	if p.writer, err = sharelog.NewWriter(shares, &sharelog.WriterOptions{
 		StopTimeout: stopWithin, Logger: p.log,
 	}); err != nil {
 		return err
 	}
-	p.server, err = stratum.New(hub, users, p.writer, p.blocks, &stratum.Options{
-		StartDifficulty: difficulty.Difficulty(p.cfg.Diff),
-		MinDifficulty:   difficulty.Difficulty(p.cfg.MinDiff),
-		MaxDifficulty:   difficulty.Difficulty(p.cfg.MaxDiff),
-		NewPolicy:       p.newPolicy(),
-		DrainTimeout:    stopWithin,
-		Logger:          p.log,
-		Hooks:           stratum.Hooks{Authorized: p.learnName},
-	})
+	opts := p.cfg.serverOptions()
+	opts.Logger = p.log
+	opts.Hooks = stratum.Hooks{
+		Authorized: func(s *stratum.Session) { p.learnName(s.Worker()) },
+		Registered: func(_ *stratum.Session, w share.Worker, userID int32) { p.learnName(w, userID) },
+	}
+	if p.events != nil {
+		opts.Events = p.events
+	}
+	p.server, err = stratum.New(hub, users, p.writer, p.blocks, opts)
 	return err
 }
 
-// newPolicy returns nil for the server's own choice, which is vardiff.
-func (p *pool) newPolicy() func(*stratum.Session) difficulty.Policy {
-	if p.cfg.Vardiff {
-		return nil
-	}
-	return func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(p.cfg.Diff) }
-}
-
 // learnName gives the statistics the names that records do not carry.
-func (p *pool) learnName(s *stratum.Session) {
-	worker, user := s.Worker()
+func (p *pool) learnName(worker share.Worker, user int32) {
 	p.totals.Observe(user, worker.ID(), worker)
 }
 
@@ -271,17 +359,30 @@ func (p *pool) run(ctx context.Context) error {
 	back.Go(func() error { return p.writer.Run(back.ctx) })
 	back.Go(func() error { return p.blocks.Run(back.ctx) })
 	back.Go(func() error { return p.watcher.Run(back.ctx) })
+	if p.events != nil {
+		back.Go(func() error { return p.events.Run(back.ctx) })
+	}
 
+	listeners := make([]net.Listener, len(p.ports))
+	for i, port := range p.ports {
+		listeners[i] = port
+	}
 	front.Go(func() error { return p.maker.Run(front.ctx) })
-	front.Go(func() error { return p.server.Serve(front.ctx, p.miners) })
+	front.Go(func() error { return p.server.Serve(front.ctx, listeners...) })
 	front.Go(func() error { return serveHTTP(front.ctx, p.web, p.pages) })
 	front.Go(func() error { return p.report(front.ctx) })
+	if p.certificate != nil {
+		front.Go(func() error { return p.certificate.Run(front.ctx) })
+	}
+	if p.userList != nil {
+		front.Go(func() error { return p.userList.Run(front.ctx) })
+	}
 	if p.cfg.Mine > 0 {
 		front.Go(func() error { return p.mine(front.ctx) })
 	}
-	p.log.Info("the pool is open", "miners", "stratum+tcp://"+p.miners.Addr().String(),
-		"statistics", "http://"+p.web.Addr().String()+"/", "network", p.cfg.Network, "chain", p.backend.name,
-		"pays", p.backend.address, "data", p.cfg.Data)
+	plain, encrypted := p.urls()
+	p.log.Info("the pool is open", "miners", plain, "statistics", "http://"+p.web.Addr().String()+"/", "tls", encrypted,
+		"network", p.cfg.Network, "chain", p.backend.name, "pays", p.backend.address, "data", p.cfg.Data)
 
 	<-front.ctx.Done()
 	var errs []error
@@ -294,6 +395,20 @@ func (p *pool) run(ctx context.Context) error {
 		p.log.Info("the pool is closed")
 	}
 	return err
+}
+
+// urls returns where miners connect, with commas between them.
+func (p *pool) urls() (plain, encrypted string) {
+	var all [2][]string
+	for _, port := range p.ports {
+		if !port.RequireTLS {
+			all[0] = append(all[0], "stratum+tcp://"+port.Addr().String())
+		}
+		if port.TLS != nil {
+			all[1] = append(all[1], "stratum+ssl://"+port.Addr().String())
+		}
+	}
+	return strings.Join(all[0], ","), strings.Join(all[1], ",")
 }
 
 // serveHTTP serves the statistics until ctx ends.
