@@ -173,6 +173,18 @@ func (p *running) tryGet(path string) (map[string]any, int) {
 	return doc, resp.StatusCode
 }
 
+// metrics reads what Prometheus would.
+func metrics(t testing.TB, p *running) string {
+	t.Helper()
+	resp, err := http.Get(p.web + "/metrics")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, resp.StatusCode, "%s", body)
+	return string(body)
+}
+
 // eventually polls a condition on the statistics, which lag the shares by some seconds.
 func (p *running) eventually(what string, ok func() bool) {
 	p.t.Helper()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,6 +23,38 @@ func login(t testing.TB, addr string, opts *stratumtest.MinerOptions) (*stratumt
 	require.NoError(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m, m.Handshake(t.Context())
+}
+
+// What Prometheus reads is what has happened.
+func TestMetrics(t *testing.T) {
+	p := start(t, "-data", t.TempDir(), "-mine", "0", "-diff", easy, "-server-id", "9")
+	m, err := login(t, p.miners, nil)
+	require.NoError(t, err)
+	j, err := m.NextJob(t.Context())
+	require.NoError(t, err)
+	s, err := m.Solve(t.Context(), j)
+	require.NoError(t, err)
+	for _, ok := range []bool{true, false} { // the same share twice
+		r, err := m.Submit(t.Context(), s)
+		require.NoError(t, err)
+		require.Equal(t, ok, r.Accepted)
+	}
+	text := metrics(t, p)
+	for _, line := range []string{
+		"sserver_identity 9",
+		`sserver_sessions_total{chain="default",status="authenticated"} 1`,
+		`sserver_shares_total{chain="default",status="duplicate_share"} 1`,
+		fmt.Sprintf(`sserver_last_job_broadcast_height{chain="default"} %v`, p.get("/api/stats")["nodes"].([]any)[0].(map[string]any)["height"]),
+		"sserver_connections_total 1",
+	} {
+		require.Contains(t, text, "\n"+line+"\n")
+	}
+	require.Contains(t, text, "\ngo_goroutines ")
+	require.Contains(t, text, "\nprocess_open_fds ")
+	require.Regexp(t, `(?m)^sserver_shares_total\{chain="default",status="share_accepted(_and_solved)?"\} 1$`, text)
+	_, code := p.tryGet("/api/stats")
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, 0, p.stop())
 }
 
 // Who may mine stands in a list on the web, and what they mine is credited as the names say.

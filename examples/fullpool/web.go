@@ -7,10 +7,36 @@ import (
 	"github.com/btcsuite/btcd/blockchain"
 	"github.com/poolkit/poolkit/block"
 	"github.com/poolkit/poolkit/stats/httpstats"
+	"github.com/poolkit/poolkit/stratum/promstratum"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// handler serves the statistics: the totals, and what the records of blocks add to them.
+// handler serves the statistics, and /metrics for Prometheus.
 func (p *pool) handler() (http.Handler, error) {
+	pages, err := p.statistics()
+	if err != nil {
+		return nil, err
+	}
+	registry := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{
+		promstratum.New(p.server, &promstratum.Options{ServerID: uint8(p.cfg.ServerID)}),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", pages)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux, nil
+}
+
+// statistics are the totals, and what the records of blocks add to them.
+func (p *pool) statistics() (http.Handler, error) {
 	return httpstats.NewHandler(p.totals, httpstats.BlockSourceFunc(p.foundBlocks), &httpstats.Options{
 		Title:  "poolkit on " + p.cfg.Network,
 		Nodes:  httpstats.NodeSourceFunc(p.nodeStates),
