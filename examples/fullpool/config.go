@@ -69,6 +69,7 @@ type config struct {
 	IdleTime    span      `json:"idle-timeout"`
 	LoginTime   span      `json:"login-timeout"`
 	ResumeTime  span      `json:"resume-time"`
+	Drain       span      `json:"drain"`
 	MaxSessions int       `json:"max-sessions"`
 	MaxQueue    int       `json:"max-queue"`
 
@@ -255,6 +256,7 @@ func (c *config) flags(fs *flag.FlagSet, file *string) {
 	fs.Var(&c.IdleTime, "idle-timeout", "`time` for which a miner may be silent (default 10m); -1 for ever")
 	fs.Var(&c.LoginTime, "login-timeout", "`time` from connect to login (default 1m); -1 for ever")
 	fs.Var(&c.ResumeTime, "resume-time", "`time` in which a miner that was cut off gets its session back (default 10m); -1 never")
+	fs.Var(&c.Drain, "drain", "`time` that miners have to leave when another process takes over (default 3s)")
 	fs.IntVar(&c.MaxSessions, "max-sessions", c.MaxSessions, "most `connections` (default 16000); -1 for no limit")
 	fs.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "most `bytes` that wait for a miner that does not read (default 262144)")
 
@@ -269,6 +271,9 @@ func (c *config) flags(fs *flag.FlagSet, file *string) {
 
 const usage = `fullpool runs a whole mining pool. Without flags it brings a chain and a miner of its own.
 Of the limits 0 means the default.
+
+SIGINT and SIGTERM stop it. SIGHUP reads the certificate again and opens the events file again.
+SIGUSR2 starts the program anew, and when that is ready hands the ports and the miners over to it.
 
 `
 

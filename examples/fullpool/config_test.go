@@ -102,6 +102,7 @@ var configSamples = map[string]configSample{
 	"idle-timeout":  {a: []string{"1h"}, b: []string{"-1"}, json: `"1h"`},
 	"login-timeout": {a: []string{"-1"}, b: []string{"30s"}, json: `-1`},
 	"resume-time":   {a: []string{"1h"}, b: []string{"-1s"}, json: `"60m"`},
+	"drain":         {a: []string{"1s"}, b: []string{"2s"}, json: `"1s"`},
 	"max-sessions":  {a: []string{"100"}, b: []string{"-1"}, json: `100`},
 	"max-queue":     {a: []string{"65536"}, b: []string{"131072"}, json: `65536`},
 
@@ -512,6 +513,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"a time without a unit", []string{"-idle-timeout", "90"}, []string{"-idle-timeout", `"90"`, "90s"}},
 		{"a notify interval below 0", []string{"-notify-interval", "-1s"}, []string{"-notify-interval -1s", "below 0"}},
 		{"a grace below 0", []string{"-stale-grace", "-1"}, []string{"-stale-grace -1", "below 0"}},
+		{"a drain below 0", []string{"-drain", "-5s"}, []string{"-drain -5s", "below 0"}},
 		{"a ban of centuries", []string{"-ban-time", "1000000h"}, []string{"-ban-time", "year"}},
 		{"more invalid submits than submits", []string{"-ban-percent", "101"}, []string{"-ban-percent 101"}},
 		{"connects faster than light", []string{"-connect-rate", "2000000000"}, []string{"-connect-rate 2000000000"}},

@@ -86,6 +86,15 @@ func (b *logBuffer) await(t testing.TB, pattern string, ended <-chan struct{}) [
 	}
 }
 
+// findAll returns the first group of every match so far.
+func (b *logBuffer) findAll(pattern string) []string {
+	var found []string
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(b.String(), -1) {
+		found = append(found, m[1])
+	}
+	return found
+}
+
 // A running pool.
 type running struct {
 	t      testing.TB

@@ -44,13 +44,13 @@ func TestKilledAtAnyMomentThePoolLosesNothing(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	data := t.TempDir()
-	args := []string{"-data", data, "-mine", "0", "-diff", "0.000003814697265625", "-vardiff=false"}
+	args := []string{"-data", data, "-mine", "0", "-diff", easy, "-vardiff=false"}
 
 	var must, may []ack // acknowledged before the last two seconds of a life, and within them
 	for round := range kills {
 		p := spawn(t, args...)
 		acks, stop, solved := mineOn(t, p.miners, 2)
-		life := 1500*time.Millisecond + time.Duration(rnd.Int64N(int64(3*time.Second)))
+		life := 2500*time.Millisecond + time.Duration(rnd.Int64N(int64(2*time.Second))) // beyond two seconds, or no share must be there
 		if round%2 == 0 {
 			solved = nil
 		}
@@ -101,13 +101,8 @@ func TestKilledAtAnyMomentThePoolLosesNothing(t *testing.T) {
 	require.Equal(t, 0, p.stop())
 
 	logged := make(map[string]int)
-	total, accepted := difficulty.Difficulty(0), uint64(0)
 	for _, s := range readShares(t, data) {
 		logged[keyOf(s.Nonce, s.BitsReached)]++
-		if s.Verdict.Accepted() {
-			total += s.Difficulty
-			accepted++
-		}
 	}
 	for _, a := range must {
 		require.Equal(t, 1, logged[a.key], "share %s, acknowledged at %v", a.key, a.at)
@@ -121,17 +116,7 @@ func TestKilledAtAnyMomentThePoolLosesNothing(t *testing.T) {
 		kills, len(must), len(may), kept, len(blocks))
 
 	// What is stored is what the log says, and each file of the folder opens.
-	store, err := pebblestats.Open(filepath.Join(data, "stats"), nil)
-	require.NoError(t, err)
-	defer store.Close()
-	totals, err := stats.New(nil)
-	require.NoError(t, err)
-	_, err = totals.Restore(t.Context(), store)
-	require.NoError(t, err)
-	pool := totals.Snapshot(time.Now()).Pool
-	require.Equal(t, accepted, pool.AcceptCount)
-	require.Equal(t, total, pool.Accepted.Sum)
-
+	requireCounted(t, data)
 	found, err := block.OpenFile(filepath.Join(data, "blocks.jsonl"), nil)
 	require.NoError(t, err)
 	defer found.Close()
@@ -158,6 +143,29 @@ func TestKilledAtAnyMomentThePoolLosesNothing(t *testing.T) {
 			require.True(t, recorded[hash.String()], "block %d of the pool is in the chain and not on record", h)
 		}
 	}
+}
+
+// requireCounted compares the statistics that a pool has stored with its log.
+func requireCounted(t testing.TB, data string) {
+	t.Helper()
+	total, accepted := difficulty.Difficulty(0), uint64(0)
+	for _, s := range readShares(t, data) {
+		if s.Verdict.Accepted() {
+			total += s.Difficulty
+			accepted++
+		}
+	}
+	require.NotZero(t, accepted)
+	store, err := pebblestats.Open(filepath.Join(data, "stats"), nil)
+	require.NoError(t, err)
+	defer store.Close()
+	totals, err := stats.New(nil)
+	require.NoError(t, err)
+	_, err = totals.Restore(t.Context(), store)
+	require.NoError(t, err)
+	pool := totals.Snapshot(time.Now()).Pool
+	require.Equal(t, accepted, pool.AcceptCount)
+	require.Equal(t, total, pool.Accepted.Sum)
 }
 
 // counted is the difficulty that the statistics have counted: the rounds that blocks closed, and the open one.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -13,6 +14,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/poolkit/poolkit/stratum/handover"
 )
 
 func main() {
@@ -44,9 +47,31 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(stdout, &slog.HandlerOptions{Level: level}))
-	p, err := open(ctx, cfg, log)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, reloadSignal, upgradeSignal)
+	defer signal.Stop(signals)
+	from, err := handover.Inherit()
 	if err != nil {
 		return err
 	}
-	return errors.Join(p.run(ctx), p.Close())
+	var sessions bytes.Buffer
+	for {
+		p, err := open(ctx, cfg, from, sessions.Bytes(), log)
+		if err != nil {
+			return err
+		}
+		heir, err := p.run(ctx, signals)
+		err = errors.Join(err, p.Close())
+		if heir == nil {
+			return err
+		}
+		sessions.Reset()
+		failed := p.server.SaveSessions(&sessions)
+		failed = errors.Join(failed, heir.Give(ctx, bytes.NewReader(sessions.Bytes())))
+		if failed == nil || ctx.Err() != nil {
+			return err
+		}
+		log.Error("the new process failed, this one goes on", "error", failed)
+		from = nil // what it was passed is used up
+	}
 }

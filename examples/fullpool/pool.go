@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/poolkit/poolkit/stats"
 	"github.com/poolkit/poolkit/stats/pebblestats"
 	"github.com/poolkit/poolkit/stratum"
+	"github.com/poolkit/poolkit/stratum/handover"
 	"github.com/poolkit/poolkit/stratum/httpauth"
 	"golang.org/x/sync/errgroup"
 )
@@ -54,7 +56,9 @@ type pool struct {
 	ports       []*stratum.Port
 	web         net.Listener
 	pages       http.Handler
+	sockets     []net.Listener       // of ports and web, for the next process
 	certificate *stratum.Certificate // nil without TLS
+	eventFile   *appendFile          // nil without events
 	events      *stratum.EventWriter // nil without events
 	userList    *httpauth.Users      // nil without a URL
 
@@ -65,8 +69,9 @@ type pool struct {
 // seconds.
 const stopWithin = 900 * time.Millisecond
 
-// open opens everything, or nothing and says why.
-func open(ctx context.Context, cfg *config, log *slog.Logger) (p *pool, err error) {
+// open opens everything, or nothing and says why. from is what another process hands over, and sessions those of a run
+// before this one.
+func open(ctx context.Context, cfg *config, from *handover.Inherited, sessions []byte, log *slog.Logger) (p *pool, err error) {
 	p = &pool{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
@@ -76,18 +81,20 @@ func open(ctx context.Context, cfg *config, log *slog.Logger) (p *pool, err erro
 	var shares *sharelog.Dir
 	for _, step := range []func() error{
 		// The ports come first: they are what another pool on this machine would hold.
-		p.listen,
+		func() error { return p.listen(from) },
 		p.openData,
 		p.openCertificate,
 		p.openEvents,
 		func() error { return p.openUserList(ctx) },
 		func() error { return p.openNodes(ctx) },
+		// Up to here another process may use the data folder.
+		func() (err error) { sessions, err = p.takeOver(ctx, from, sessions); return err },
 		// The share log locks the folder, so it is opened before anything else in it.
 		func() (err error) { shares, err = p.openLog(); return err },
 		p.openChain,
 		func() error { return p.openStats(ctx, shares) },
 		p.openBlocks,
-		func() error { return p.openServer(shares) },
+		func() error { return p.openServer(shares, sessions) },
 		func() (err error) { p.pages, err = p.handler(); return err },
 	} {
 		if err := step(); err != nil {
@@ -116,12 +123,14 @@ func (c closeOnce) Close() error {
 	return nil
 }
 
-func (p *pool) listen() error {
+// listen opens the ports, or takes over those that another process passes on.
+func (p *pool) listen(from *handover.Inherited) error {
 	open := func(flag, addr string) (net.Listener, error) {
-		ln, err := net.Listen("tcp", addr)
+		ln, err := from.Listen("tcp", addr)
 		if err != nil {
 			return nil, fmt.Errorf("cannot listen on -%s %s: %w", flag, addr, err)
 		}
+		p.sockets = append(p.sockets, ln)
 		p.closers = append(p.closers, closeOnce{ln})
 		return ln, nil
 	}
@@ -179,12 +188,11 @@ func (p *pool) openEvents() (err error) {
 	if p.cfg.Events == "" {
 		return nil
 	}
-	file, err := os.OpenFile(p.cfg.Events, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
+	if p.eventFile, err = openAppend(p.cfg.Events); err != nil {
 		return fmt.Errorf("cannot open the file of -events: %w", err)
 	}
-	p.closers = append(p.closers, file)
-	p.events, err = stratum.NewEventWriter(file, &stratum.EventWriterOptions{Logger: p.log})
+	p.closers = append(p.closers, p.eventFile)
+	p.events, err = stratum.NewEventWriter(p.eventFile, &stratum.EventWriterOptions{Logger: p.log})
 	return err
 }
 
@@ -199,6 +207,28 @@ func (p *pool) openUserList(ctx context.Context) (err error) {
 		return err
 	}
 	return p.userList.Load(ctx)
+}
+
+// takeOver waits until the process before has let go of the data folder, and returns the sessions that it leaves.
+func (p *pool) takeOver(ctx context.Context, from *handover.Inherited, sessions []byte) ([]byte, error) {
+	if from == nil {
+		return sessions, nil
+	}
+	if err := from.Ready(); err != nil {
+		return nil, err
+	}
+	parent := os.Getppid()
+	sessions, err := from.Wait(ctx)
+	if errors.Is(err, handover.ErrOrphaned) {
+		p.log.Warn("the pool goes on without its sessions", "error", err)
+		// A process that dies closes one file after the other, and its locks may come last. When all are closed its
+		// children are given to another parent.
+		for n := 0; os.Getppid() == parent && n < 500; n++ {
+			time.Sleep(10 * time.Millisecond)
+		}
+		return nil, nil
+	}
+	return sessions, err
 }
 
 func (p *pool) openLog() (*sharelog.Dir, error) {
@@ -287,7 +317,7 @@ func (p *pool) openBlocks() error {
 	return err
 }
 
-func (p *pool) openServer(shares *sharelog.Dir) error {
+func (p *pool) openServer(shares *sharelog.Dir, sessions []byte) error {
 	builder, err := job.NewBuilder(job.Chain(p.cfg.Network), p.backend.payout, &job.BuilderOptions{
 		Text: p.cfg.Text, VersionMask: p.cfg.mask,
 	})
@@ -322,8 +352,19 @@ func (p *pool) openServer(shares *sharelog.Dir) error {
 	if p.events != nil {
 		opts.Events = p.events
 	}
-	p.server, err = stratum.New(hub, users, p.writer, p.blocks, opts)
-	return err
+	if p.server, err = stratum.New(hub, users, p.writer, p.blocks, opts); err != nil {
+		return err
+	}
+	if sessions == nil {
+		return nil
+	}
+	n, err := p.server.RestoreSessions(bytes.NewReader(sessions))
+	if err != nil {
+		p.log.Warn("the sessions of the process before are lost", "error", err)
+	} else {
+		p.log.Info("sessions taken over", "sessions", n)
+	}
+	return nil
 }
 
 // learnName gives the statistics the names that records do not carry.
@@ -338,9 +379,10 @@ type stage struct {
 	stop context.CancelFunc
 }
 
-// run runs the pool until ctx ends. Then its stages stop in the order in which shares flow through them, each when the
-// one before has ended: miners, the log, the totals that are counted from it, the store that these are kept in.
-func (p *pool) run(ctx context.Context) error {
+// run runs the pool until ctx ends, or until another process is ready to take over, which it returns. Then the stages
+// stop in the order in which shares flow through them, each when the one before has ended: miners, the log, the totals
+// that are counted from it, the store that these are kept in.
+func (p *pool) run(ctx context.Context, signals <-chan os.Signal) (heir *handover.Child, err error) {
 	stages := make([]stage, 4)
 	for i := range stages {
 		stageCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -377,9 +419,19 @@ func (p *pool) run(ctx context.Context) error {
 	if p.userList != nil {
 		front.Go(func() error { return p.userList.Run(front.ctx) })
 	}
+	mining, stopMining := context.WithCancel(front.ctx)
+	defer stopMining()
 	if p.cfg.Mine > 0 {
-		front.Go(func() error { return p.mine(front.ctx) })
+		front.Go(func() error { return p.mine(mining) })
 	}
+	front.Go(func() error {
+		if heir = p.obey(front.ctx, signals); heir != nil {
+			stopMining()
+			p.sendAway(front.ctx)
+			front.stop()
+		}
+		return nil
+	})
 	plain, encrypted := p.urls()
 	p.log.Info("the pool is open", "miners", plain, "statistics", "http://"+p.web.Addr().String()+"/", "tls", encrypted,
 		"network", p.cfg.Network, "chain", p.backend.name, "pays", p.backend.address, "data", p.cfg.Data)
@@ -390,11 +442,10 @@ func (p *pool) run(ctx context.Context) error {
 		s.stop()
 		errs = append(errs, s.Wait())
 	}
-	err := errors.Join(errs...)
-	if err == nil {
+	if err = errors.Join(errs...); err == nil {
 		p.log.Info("the pool is closed")
 	}
-	return err
+	return heir, err
 }
 
 // urls returns where miners connect, with commas between them.

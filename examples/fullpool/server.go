@@ -166,7 +166,7 @@ func (c *config) checkNumbers() error {
 	for _, v := range []struct {
 		name string
 		time span
-	}{{"notify-interval", c.Notify}, {"stale-grace", c.StaleGrace}} {
+	}{{"notify-interval", c.Notify}, {"stale-grace", c.StaleGrace}, {"drain", c.Drain}} {
 		if v.time < 0 {
 			return fmt.Errorf("-%s %v is below 0", v.name, &v.time)
 		}

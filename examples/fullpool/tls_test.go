@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/poolkit/poolkit/stratum"
 	"github.com/poolkit/poolkit/stratum/stratumtest"
 	"github.com/stretchr/testify/require"
 )
@@ -115,6 +116,15 @@ func TestWithoutTLSThereIsNone(t *testing.T) {
 	require.Contains(t, greeting(t, p.miners), `"result":[`)
 	require.NoFileExists(t, filepath.Join(data, "tls.crt"))
 	require.Equal(t, 0, p.stop())
+}
+
+// newCertificate replaces a certificate as certbot does.
+func newCertificate(t testing.TB, cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, stratum.SelfSigned(filepath.Join(dir, "crt"), filepath.Join(dir, "key")))
+	require.NoError(t, os.Rename(filepath.Join(dir, "key"), key))
+	require.NoError(t, os.Rename(filepath.Join(dir, "crt"), cert))
 }
 
 // The difficulties of a port hold for those who come by it.
