@@ -29,9 +29,9 @@ func TestReadmeNamesWhatExists(t *testing.T) {
 	require.NoError(t, err)
 	for _, place := range []struct{ file, has string }{
 		{"job/builder.go", "func (b *Builder) Build("},
-		{"stratum/handle.go", "func (s *Session) judge("},
+		{"stratum/submit.go", "func (s *Session) judge("},
 		{"share/validator.go", "func (v *Validator) Validate("},
-		{"stratum/handle.go", "func (s *Session) settle("},
+		{"stratum/submit.go", "func (s *Session) settle("},
 		{"block/assemble.go", "func Assemble("},
 		{"examples/fullpool/pool.go", "func open("},
 	} {
