@@ -78,7 +78,7 @@ func (s *Session) capabilities(sc *scratch, req *sv1.Request) error {
 func (a *agentState) begin(s *Session) {
 	d := a.start
 	if d == 0 {
-		d = s.startDifficulty()
+		d = s.StartDifficulty()
 	}
 	s.sentDiff = 0
 	a.announced = s.srv.assignable(d, max(s.srv.assignable(a.floor, s.miner.low), s.miner.floor())).FloorPow2()

@@ -3,6 +3,7 @@ package stratum
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 )
@@ -20,8 +21,8 @@ type Extranonces interface {
 // ErrNoExtranonce is returned when every prefix is in use.
 var ErrNoExtranonce = errors.New("stratum: no extranonce prefix is free")
 
-// maxPrefixIndex is the highest of the 16,777,215 indices below one server id, as in BTCPool.
-const maxPrefixIndex = 0xfffffe
+// maxPrefixIndex is the highest of the 16,777,214 indices below one server id, as BTCPool's authors count them.
+const maxPrefixIndex = 0xfffffd
 
 // A Prefixes allocator hands out prefixes of one server: its id in the top byte and an index below. It moves on from
 // the last one handed out, so a prefix comes round again as late as possible, and never before its quarantine is over.
@@ -61,6 +62,10 @@ func (p *Prefixes) Lease(now time.Time) (uint32, error) {
 	}
 	for {
 		i := p.next
+		if i%64 == 0 && p.held[i/64] == math.MaxUint64 && i+64 <= maxPrefixIndex {
+			p.next += 64
+			continue
+		}
 		if p.next++; p.next > maxPrefixIndex {
 			p.next = 0
 		}

@@ -103,7 +103,7 @@ func (s *Server) newPolicy(sess *Session) difficulty.Policy {
 			return p
 		}
 	}
-	start := sess.startDifficulty()
+	start := sess.StartDifficulty()
 	v, err := difficulty.NewVardiff(&difficulty.VardiffOptions{Start: start, Min: sess.miner.low, Max: o.MaxDifficulty})
 	if err != nil {
 		// The bounds need not be powers of two, which BTCPool's algorithm works in.
@@ -113,8 +113,9 @@ func (s *Server) newPolicy(sess *Session) difficulty.Policy {
 	return v
 }
 
-// startDifficulty is that of a miner of whom nothing else is known.
-func (s *Session) startDifficulty() difficulty.Difficulty {
+// StartDifficulty returns what a miner of whom nothing else is known starts at: the port's, or else the server's. It is
+// for policies, see [Options.NewPolicy].
+func (s *Session) StartDifficulty() difficulty.Difficulty {
 	if d := s.port.StartDifficulty; d != 0 {
 		return min(d, s.srv.opts.MaxDifficulty)
 	}

@@ -61,7 +61,7 @@ type Options struct {
 	// difficulty and the jobs it was sent. 0 means 10m, negative never. A session that nobody comes back for costs about
 	// a kilobyte until then, and the oldest beyond MaxParked are given up.
 	ResumeTime time.Duration
-	MaxParked  int // 0 means 65,536
+	MaxParked  int // 0 means as many as MaxSessions, or 65,536 where that is no limit
 
 	// LongTimeoutAgents are matched against the software that miners name, without regard to case; those that match
 	// may be silent for seven days, like BTCAgent, NiceHash and pool watchers. Nil matches none.
@@ -137,9 +137,6 @@ func (o *Options) complete() error {
 	def(&o.WriteTimeout, 2*time.Minute)
 	def(&o.DrainTimeout, 3*time.Second)
 	def(&o.ResumeTime, 10*time.Minute)
-	if o.MaxParked == 0 {
-		o.MaxParked = 1 << 16
-	}
 	if o.MaxAgentWorkers == 0 {
 		o.MaxAgentWorkers = maxAgentWorkers
 	}
@@ -166,6 +163,12 @@ func (o *Options) complete() error {
 	}
 	if o.MaxSessions == 0 {
 		o.MaxSessions = 16000
+	}
+	if o.MaxParked == 0 {
+		o.MaxParked = 1 << 16
+		if o.MaxSessions > 0 {
+			o.MaxParked = o.MaxSessions
+		}
 	}
 	if o.MaxLine == 0 {
 		o.MaxLine = 16 << 10

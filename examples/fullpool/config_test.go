@@ -483,8 +483,6 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"a port that starts below its own minimum", []string{"-listen", "127.0.0.1:0,diff=1,min-diff=2"}, []string{"diff=1", "2"}},
 		{"a port that starts above the maximum", []string{"-max-diff", "16", "-listen", "127.0.0.1:0,diff=32"},
 			[]string{"-listen 127.0.0.1:0", "-max-diff 16"}},
-		{"a port with its own fixed difficulty", []string{"-vardiff=false", "-listen", "127.0.0.1:0,diff=1"},
-			[]string{"-listen 127.0.0.1:0", "-vardiff=false"}},
 		{"a port for TLS without TLS", []string{"-tls=false", "-listen", "127.0.0.1:0,tls=only"}, []string{"-listen", "-tls=false"}},
 		{"a TLS port without TLS", []string{"-tls=false", "-tls-listen", "127.0.0.1:0"}, []string{"-tls-listen", "-tls=false"}},
 		{"a TLS port that forbids it", []string{"-tls-listen", "127.0.0.1:0,tls=off"}, []string{"-tls-listen", "tls=off"}},

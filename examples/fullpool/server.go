@@ -115,9 +115,6 @@ func (c *config) checkPort(p *portConfig) error {
 	switch {
 	case p.tls == tlsOnly && !c.TLS:
 		return fmt.Errorf("%v is for TLS only, which -tls=false forbids", *p)
-	case p.diff != 0 && !c.Vardiff:
-		// The policy of a fixed difficulty does not know which port a miner came by.
-		return fmt.Errorf("%v: diff=%v needs vardiff, with -vardiff=false all ports have the same difficulty", *p, &p.diff)
 	case p.minDiff > c.MaxDiff || p.diff > c.MaxDiff:
 		return fmt.Errorf("%v: its difficulties are above -max-diff %v", *p, &c.MaxDiff)
 	case p.diff != 0 && p.diff < low:
@@ -294,7 +291,7 @@ func (c *config) serverOptions() *stratum.Options {
 		MaxQueue:        c.MaxQueue,
 	}
 	if !c.Vardiff {
-		o.NewPolicy = func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(c.Diff) }
+		o.NewPolicy = func(s *stratum.Session) difficulty.Policy { return difficulty.Fixed(s.StartDifficulty()) }
 	}
 	return o
 }
