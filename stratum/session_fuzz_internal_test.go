@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,6 +95,11 @@ func FuzzSession(f *testing.F) {
 				break
 			}
 		}
+		for pushing := true; pushing; runtime.Gosched() {
+			s.out.mu.Lock()
+			pushing = s.out.writing
+			s.out.mu.Unlock()
+		}
 		out.check(t)
 		s.end(context.Background(), errors.New("done"))
 	})
@@ -108,10 +115,13 @@ func must[T any](v T, err error) T {
 // A recorder is a connection that keeps what is written to it.
 type recorder struct {
 	sinkhole
+	mu      sync.Mutex // jobs are pushed by a goroutine of their own
 	written []byte
 }
 
 func (r *recorder) Write(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.written = append(r.written, b...)
 	return len(b), nil
 }
@@ -121,6 +131,8 @@ func (r *recorder) SetReadDeadline(time.Time) error { return nil }
 
 // check reads all that was written as messages of the protocol, up to the first frame or refusal.
 func (r *recorder) check(t *testing.T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for rest := r.written; len(rest) > 0 && rest[0] == '{'; {
 		line, n := sv1.NextLine(rest)
 		require.NotZero(t, n, "half a line: %q", rest)
