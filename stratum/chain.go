@@ -117,6 +117,7 @@ func (s *Server) take(j *job.Job, now time.Time) {
 func (s *Server) keepSending(ctx context.Context) {
 	tick := time.NewTicker(min(time.Second, s.opts.NotifyInterval))
 	defer tick.Stop()
+	var sessions []*Session // scratch
 	for {
 		select {
 		case <-ctx.Done():
@@ -130,7 +131,7 @@ func (s *Server) keepSending(ctx context.Context) {
 				c.mu.Unlock()
 			}
 			s.forgetParked(now)
-			s.expireSilent(now)
+			sessions = s.expireSilent(sessions, now)
 		}
 	}
 }

@@ -149,13 +149,13 @@ func (s *Session) introduce(agent string) {
 		strings.HasPrefix(agent, "__PoolGrandPoolWatcher__") ||
 		o.LongTimeoutAgents != nil && o.LongTimeoutAgents.MatchString(agent)
 	s.cleanChanges = o.CleanChangeAgents != nil && o.CleanChangeAgents.MatchString(agent)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if isAgent && s.agents == nil {
 		s.agents = newAgentState()
 	} else if !isAgent {
 		s.agents = nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.miner.agent = agent
 	s.ids = shortIDs
 	if market && !isAgent {
@@ -265,7 +265,11 @@ func (s *Session) admit(c credit, at *chain, password string) {
 	m := &s.miner
 	m.credit, m.policy, s.chain = c, policy, at
 	s.event(m, MinerConnect, NewConnection)
-	s.applyPassword(password, cmp.Or(s.suggested, s.resumeFrom, last))
+	otherwise := s.suggested
+	if _, ok := policy.(difficulty.Resetter); ok { // others do not change, so there is nothing to go on from
+		otherwise = cmp.Or(s.suggested, s.resumeFrom, last)
+	}
+	s.applyPassword(password, otherwise)
 	s.state.Store(uint32(Authorized))
 }
 

@@ -456,15 +456,18 @@ func (s *Session) readDeadline() time.Time {
 	return s.srv.made.Add(time.Duration(end))
 }
 
-// expireSilent ends the sessions of pollers that have been silent for too long.
-func (s *Server) expireSilent(now time.Time) {
+// expireSilent ends the sessions of pollers that have been silent for too long. It returns sessions, which is scratch.
+func (s *Server) expireSilent(sessions []*Session, now time.Time) []*Session {
 	clock := s.clock(now)
-	for _, sess := range s.snapshot(nil) {
+	sessions = s.snapshot(sessions)
+	for _, sess := range sessions {
 		if d := sess.deadline.Load(); d != 0 && clock >= d && sess.polled.state.Load() != pollOff {
 			sess.expired.Store(true)
 			sess.kick()
 		}
 	}
+	clear(sessions)
+	return sessions
 }
 
 // process handles the complete lines and frames among the first n bytes of held.buf and keeps the rest.
