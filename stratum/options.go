@@ -213,6 +213,17 @@ func (o *Options) complete() error {
 	} else if o.StartDifficulty < o.MinDifficulty || o.StartDifficulty > o.MaxDifficulty {
 		bad("start difficulty %v is outside [%v, %v]", o.StartDifficulty, o.MinDifficulty, o.MaxDifficulty)
 	}
+	for _, re := range []**regexp.Regexp{&o.LongTimeoutAgents, &o.CleanChangeAgents} {
+		if *re == nil {
+			continue
+		}
+		folded, err := regexp.Compile("(?i)" + (*re).String())
+		if err != nil {
+			bad("agents matched without regard to case: %w", err)
+			continue
+		}
+		*re = folded
+	}
 	if o.NotifyInterval < 0 || o.DrainTimeout < 0 || o.StaleGrace < 0 {
 		bad("a negative interval")
 	}
