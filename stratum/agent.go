@@ -14,6 +14,7 @@ import (
 
 const (
 	frameMagic      = btcagent.Magic
+	frameHeader     = btcagent.HeaderSize
 	maxAgentWorkers = btcagent.MaxSessionID + 1
 	maxBadFrames    = 100 // in a row
 

@@ -308,13 +308,13 @@ func (s *Session) loop(ctx context.Context) error {
 			return errStopping
 		}
 		// No buffer is held while nothing comes: one byte is waited for, and what came with it is read then. A byte
-		// that ends a line is not made to wait.
+		// that ends a line or a frame is not made to wait.
 		n, err := s.out.stream.Read(first[:])
 		if n > 0 {
 			sc := s.take()
 			space := sc.buf[len(s.partial):]
 			space[0] = first[0]
-			if first[0] != '\n' {
+			if !s.completes(first[0]) {
 				var more int
 				more, err = s.out.stream.Read(space[1:])
 				n += more
@@ -336,6 +336,21 @@ func (s *Session) loop(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// completes reports whether c is certainly the last byte of a line or of an agent's frame.
+func (s *Session) completes(c byte) bool {
+	n := len(s.partial)
+	switch {
+	case s.agents == nil:
+	case s.agents.skip > 0:
+		return s.agents.skip == 1
+	case n == frameHeader-1 && s.partial[0] == frameMagic:
+		return int(s.partial[2])|int(c)<<8 <= frameHeader
+	case n >= frameHeader && s.partial[0] == frameMagic:
+		return n+1 == int(binary.LittleEndian.Uint16(s.partial[2:]))
+	}
+	return c == '\n'
 }
 
 // mayRead returns why the session is to end, if it is.
