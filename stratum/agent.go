@@ -77,12 +77,16 @@ func (s *Session) capabilities(sc *scratch, req *sv1.Request) error {
 
 // begin announces the difficulty of machines to come, once for the whole connection. s.mu is held.
 func (a *agentState) begin(s *Session) {
-	d := a.start
-	if d == 0 {
-		d = s.StartDifficulty()
+	d := s.StartDifficulty()
+	if a.start != 0 {
+		d = a.start.CeilPow2()
+	}
+	floor := s.miner.floor()
+	if a.floor != 0 {
+		floor = max(floor, s.srv.assignable(a.floor.CeilPow2(), s.miner.low))
 	}
 	s.sentDiff = 0
-	a.announced = s.srv.assignable(d, max(s.srv.assignable(a.floor, s.miner.low), s.miner.floor())).FloorPow2()
+	a.announced = s.srv.assignable(d, floor).FloorPow2()
 	opts := s.srv.opts.Validation
 	opts.MaxShares = max(opts.MaxShares, maxAgentShares)
 	s.validator.Init(&opts)
