@@ -341,7 +341,7 @@ func (s *Session) configure(sc *scratch, req *sv1.Request) error {
 	}
 	s.mu.Unlock()
 	sc.out = sv1.AppendConfigureResult(sc.out, req.ID, m.Extensions, r)
-	if r.VersionRolling {
+	if m.VersionRolling {
 		s.mask = r.VersionMask
 		sc.out = s.appendMask(sc.out)
 	}
@@ -355,7 +355,9 @@ func (s *Session) appendMask(dst []byte) []byte {
 	if !s.subscribed || s.mask == s.maskTold {
 		return dst
 	}
-	s.maskTold = s.mask
+	if s.maskTold = s.mask; s.mask == 0 {
+		return dst // it was refused, and the reply said so
+	}
 	return sv1.AppendSetVersionMask(dst, s.mask)
 }
 
