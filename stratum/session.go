@@ -521,6 +521,8 @@ func (s *Session) process(ctx context.Context, n int) error {
 			err = errLongLine
 		} else if len(line) > 0 {
 			err = s.handle(ctx, sc, line)
+		} else {
+			err = s.admitRequest(sc) // it means nothing, and is no way around the limit
 		}
 	}
 	if settleErr := s.settle(ctx, sc); err == nil {
