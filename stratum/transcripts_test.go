@@ -59,7 +59,7 @@ type scene struct {
 
 type step struct {
 	line int
-	verb string // of > >e >x < <~ <x !
+	verb string // of > >e >x < <e <~ <x !
 	text string
 }
 
@@ -84,9 +84,9 @@ func parseTranscript(file, text string) ([]scene, error) {
 		}
 		verb, rest, _ := strings.Cut(line, " ")
 		switch verb {
-		case ">", ">e", ">x", "<", "<~", "<x", "!":
+		case ">", ">e", ">x", "<", "<e", "<~", "<x", "!":
 		default:
-			return nil, bad("a line begins with #, >, >e, >x, <, <~, <x or !, and this with %q", verb)
+			return nil, bad("a line begins with #, >, >e, >x, <, <e, <~, <x or !, and this with %q", verb)
 		}
 		if len(scenes) == 0 {
 			return nil, bad("a step before the first case, which a line \"## name\" begins")
@@ -240,11 +240,7 @@ func (st *stage) do(s step) error {
 		}
 		return st.send([]byte(text + "\n"))
 	case ">e":
-		text, err := st.fill(s.text)
-		if err != nil {
-			return err
-		}
-		text, err = unescape(text)
+		text, err := st.escaped(s.text)
 		if err != nil {
 			return err
 		}
@@ -263,6 +259,8 @@ func (st *stage) do(s step) error {
 		}
 		st.at.floating = append(st.at.floating, s.text)
 		return nil
+	case "<e":
+		return st.expectBytes(s.text)
 	case "<x":
 		return st.expectFrame(s.text)
 	}
@@ -355,6 +353,8 @@ func (st *stage) direct(text string) error {
 			_, ok = st.at.next()
 		}
 		return nil
+	case "skip":
+		return st.skip(arg(0), strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(strings.TrimPrefix(text, verb)), arg(0))))
 	case "solve":
 		return st.solve(args)
 	}
@@ -388,8 +388,22 @@ func (st *stage) option(name, value string) (err error) {
 	case "version-mask":
 		n, err = strconv.ParseUint(value, 16, 32)
 		o.VersionMask = uint32(n)
-	case "keep-user-case":
-		o.Names.KeepCase = true
+	case "names":
+		err = setNames(&o.Names, value)
+	case "nicehash":
+		o.NiceHash.Forced = true
+	case "nicehash-min":
+		o.NiceHash.MinDifficulty, err = parseDifficulty(value)
+	case "multi-worker":
+		o.MultiWorker = true
+	case "single-user":
+		_, err = fmt.Sscan(value, &o.SingleUser.Name, &o.SingleUser.UserID)
+	case "long-timeout-agents":
+		o.LongTimeoutAgents, err = regexp.Compile(value)
+	case "clean-change-agents":
+		o.CleanChangeAgents, err = regexp.Compile(value)
+	case "limits":
+		err = setLimits(&o.Limits, value)
 	case "users":
 		st.users = strings.Fields(value)
 	case "clock":
@@ -402,6 +416,45 @@ func (st *stage) option(name, value string) (err error) {
 	}
 	if err != nil {
 		return fmt.Errorf("option %s: %w", name, err)
+	}
+	return nil
+}
+
+func setNames(rules *stratum.NameRules, value string) error {
+	for _, rule := range strings.Fields(value) {
+		key, value, _ := strings.Cut(rule, "=")
+		switch key {
+		case "keep-case":
+			rules.KeepCase = true
+		case "strip-suffix":
+			rules.StripSuffix, rules.SuffixSeparator = true, value
+		default:
+			return fmt.Errorf("no such rule for names: %q", rule)
+		}
+	}
+	return nil
+}
+
+func setLimits(l *stratum.Limits, value string) (err error) {
+	for _, limit := range strings.Fields(value) {
+		key, value, _ := strings.Cut(limit, "=")
+		switch key {
+		case "request-rate":
+			l.RequestRate, err = strconv.Atoi(value)
+		case "request-burst":
+			l.RequestBurst, err = strconv.Atoi(value)
+		case "request-patience":
+			l.RequestPatience, err = time.ParseDuration(value)
+		case "window-submits":
+			l.WindowSubmits, err = strconv.Atoi(value)
+		case "ban-time":
+			l.BanTime, err = time.ParseDuration(value)
+		default:
+			err = fmt.Errorf("no such limit: %q", limit)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -582,6 +635,57 @@ func (st *stage) expect(text string) error {
 	}
 }
 
+// expectBytes is for what is no line, such as an answer in HTTP.
+func (st *stage) expectBytes(text string) error {
+	want, err := st.escaped(text)
+	if err != nil {
+		return err
+	}
+	synctest.Wait()
+	p := st.at
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !bytes.HasPrefix(p.got, []byte(want)) {
+		return fmt.Errorf("other bytes\n\twant  %q\n\tgot   %q", want, p.got)
+	}
+	p.got = p.got[len(want):]
+	return nil
+}
+
+// skip takes as many lines as there are that are as expected: COUNT or LEAST-MOST of them.
+func (st *stage) skip(count, text string) error {
+	from, to, isRange := strings.Cut(count, "-")
+	if !isRange {
+		to = from
+	}
+	least, err := strconv.Atoi(from)
+	if err != nil {
+		return err
+	}
+	most, err := strconv.Atoi(to)
+	if err != nil {
+		return err
+	}
+	re, err := st.pattern(text)
+	if err != nil {
+		return err
+	}
+	synctest.Wait()
+	p := st.at
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for end := bytes.IndexByte(p.got, '\n') + 1; end > 0 && re.Match(p.got[:end]); end = bytes.IndexByte(p.got, '\n') + 1 {
+		p.got = p.got[end:]
+		n++
+	}
+	if n < least || n > most {
+		next, _, _ := bytes.Cut(p.got, []byte("\n"))
+		return fmt.Errorf("%d lines instead of %s, and then %q\n\twant  %s", n, count, next, text)
+	}
+	return nil
+}
+
 func (st *stage) expectFrame(text string) error {
 	want, err := st.frame(text)
 	if err != nil {
@@ -659,13 +763,14 @@ func (st *stage) match(text string, message []byte) error {
 			continue
 		}
 		for other, v := range st.vars {
-			if same, _, _ := strings.Cut(other, "."); same == kind && v.value == value && (kind == "en1" || kind == "job" && v.peer == st.at) {
+			if same, _, _ := strings.Cut(other, "."); same == kind && v.value == value && (kind == "en1" || (kind == "job" || kind == "longjob") && v.peer == st.at) {
 				return fmt.Errorf("<%s> is %s, which <%s> is already\n\twant  %s\n\tgot   %s", name, value, other, text, message)
 			}
 		}
 		st.set(name, value)
 		if n, err := strconv.ParseUint(value, 10, 64); err == nil && (kind == "job" || kind == "longjob") {
 			st.set(name+".u8", fmt.Sprintf("%02x", uint8(n)))
+			st.set(name+".low", fmt.Sprint(uint8(n)))
 		}
 	}
 	st.note(message)
@@ -701,6 +806,14 @@ func (st *stage) fill(text string) (string, error) {
 		return v.value
 	})
 	return text, err
+}
+
+func (st *stage) escaped(text string) (string, error) {
+	text, err := st.fill(text)
+	if err != nil {
+		return "", err
+	}
+	return unescape(text)
 }
 
 func (st *stage) frame(text string) ([]byte, error) {
@@ -848,6 +961,14 @@ func TestTranscriptsFailWhereTheyDiffer(t *testing.T) {
 		{"an unknown name", start + subscribed + "> <nobody>", "<nobody> has no value yet"},
 		{"an unknown directive", "! dance", "no connection is open"},
 		{"an unknown option", "! option dance on", `knows no option "dance"`},
+		{"an unknown limit", "! option limits dance=1", `no such limit: "dance=1"`},
+		{"an unknown rule for names", "! option names dance", `no such rule for names: "dance"`},
+		{"bytes", start + strings.Replace(subscribed[:14], "<", "<e", 1) + "\n", "got   \"ult"},
+		{"other bytes", start + "<e {\"id\":2,", "other bytes"},
+		{"too few lines", start + "! skip 2" + subscribed[1:], "1 lines instead of 2, and then \"\""},
+		{"too many lines", start + "! skip 0-0" + subscribed[1:], "1 lines instead of 0-0"},
+		{"as many lines", start + "! skip 1-3" + subscribed[1:], ""},
+		{"another line first", start + "! skip 1 {}", "0 lines instead of 1, and then \"{"},
 		{"a frame", start + subscribed + "<x 7f", "the server sent nothing"},
 		{"too little credit", start + subscribed + "! credited 1", "0 shares are credited, want 1"},
 	} {
