@@ -770,7 +770,11 @@ func TestAttackALineInSingleBytesCostsLittle(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		cost = after.TotalAlloc - before.TotalAlloc
 	})
-	require.Less(t, cost, uint64(8<<20), "bytes of garbage for a line of 15 KiB")
+	most := uint64(8 << 20)
+	if raceEnabled {
+		most = 80 << 20 // a sync.Pool then loses every fourth buffer, so that races show; the square would be 118 MB more
+	}
+	require.Less(t, cost, most, "bytes of garbage for a line of 15 KiB")
 }
 
 // TestAttackBytesWithoutEnd sends megabytes of what never becomes a request. Little of it is read.
