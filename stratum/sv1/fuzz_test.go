@@ -27,6 +27,7 @@ func isJSON(b []byte) bool {
 		return false
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber() // a float64 does not hold every number of JSON
 	for depth := 0; ; {
 		tok, err := d.Token()
 		if err != nil {
