@@ -117,10 +117,10 @@ func (s *Session) handleFrame(ctx context.Context, sc *scratch, data []byte) (us
 		return used, s.meaningless()
 	}
 	f, used, err := btcagent.Next(data)
-	if err != nil || used == 0 || !s.authorized() {
+	if err != nil || used == 0 {
 		return used, err
 	}
-	if err := s.admitRequest(sc); err != nil {
+	if err := s.admitRequest(sc); err != nil || !s.authorized() {
 		return used, err
 	}
 	switch {

@@ -55,7 +55,7 @@ func (s *Session) admitRequest(sc *scratch) error {
 	}
 	pause, ok := s.srv.guard.request(&s.guard, miners, s.srv.clock(sc.now))
 	if !ok {
-		sc.out = sv1.AppendError(sc.out, nil, sv1.CodeOther, errTooFast.Error())
+		sc.out = sv1.AppendError(sc.out, nil, sv1.CodeOther, "too many requests for too long")
 		return errTooFast
 	}
 	s.pause = pause
