@@ -61,7 +61,7 @@ type Options struct {
 	// difficulty and the jobs it was sent. 0 means 10m, negative never. A session that nobody comes back for costs about
 	// a kilobyte until then, and the oldest beyond MaxParked are given up.
 	ResumeTime time.Duration
-	MaxParked  int // 0 means as many as MaxSessions, or 65,536 where that is no limit
+	MaxParked  int // 0 means as many as MaxSessions, at most 65,536
 
 	// LongTimeoutAgents are matched against the software that miners name, without regard to case; those that match
 	// may be silent for seven days, like BTCAgent, NiceHash and pool watchers. Nil matches none.
@@ -80,7 +80,10 @@ type Options struct {
 	DrainTimeout     time.Duration // what Serve waits for sessions to finish when it stops; 0 means 3s
 	StaleGrace       time.Duration // shares for the last block that arrive this late are accepted; 0 means none
 
-	MaxSessions int // further connections are refused; 0 means 16,000, negative no limit
+	// MaxSessions is how many connections may be open; further ones are refused. 0 means as many as the process may have
+	// file descriptors, less 256 for files of its own, or 65,536 where the system names no limit. Negative is no limit.
+	MaxSessions int
+
 	MaxLine     int // longest request line after authorize in bytes, 4 KiB before; 0 means 16 KiB
 	MaxQueue    int // bytes waiting for one miner that does not read; 0 means 256 KiB
 
@@ -162,12 +165,15 @@ func (o *Options) complete() error {
 		o.MaxDifficulty = difficulty.Max
 	}
 	if o.MaxSessions == 0 {
-		o.MaxSessions = 16000
+		o.MaxSessions = 1 << 16
+		if n := maxDescriptors(); n > 0 {
+			o.MaxSessions = max(n-256, n/2)
+		}
 	}
 	if o.MaxParked == 0 {
 		o.MaxParked = 1 << 16
 		if o.MaxSessions > 0 {
-			o.MaxParked = o.MaxSessions
+			o.MaxParked = min(o.MaxParked, o.MaxSessions)
 		}
 	}
 	if o.MaxLine == 0 {

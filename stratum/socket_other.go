@@ -19,3 +19,5 @@ func (*socketOp) readFrom(syscall.RawConn, []byte) (int, bool, error) {
 func (*socketOp) writeTo(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 const canUseSockets = false
+
+func maxDescriptors() int { return 0 }

@@ -79,3 +79,12 @@ func (op *socketOp) writeTo(raw syscall.RawConn, b []byte) (n int, err error) {
 }
 
 const canUseSockets = true
+
+// maxDescriptors returns how many file descriptors the process may have, 0 when nobody can tell.
+func maxDescriptors() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil || uint64(limit.Cur) > 1<<30 {
+		return 0
+	}
+	return int(limit.Cur)
+}

@@ -257,7 +257,7 @@ func (c *config) flags(fs *flag.FlagSet, file *string) {
 	fs.Var(&c.LoginTime, "login-timeout", "`time` from connect to login (default 1m); -1 for ever")
 	fs.Var(&c.ResumeTime, "resume-time", "`time` in which a miner that was cut off gets its session back (default 10m); -1 never")
 	fs.Var(&c.Drain, "drain", "`time` that miners have to leave when another process takes over (default 3s)")
-	fs.IntVar(&c.MaxSessions, "max-sessions", c.MaxSessions, "most `connections` (default 16000); -1 for no limit")
+	fs.IntVar(&c.MaxSessions, "max-sessions", c.MaxSessions, "most `connections` (default what the limit of descriptors allows); -1 for no limit")
 	fs.IntVar(&c.MaxQueue, "max-queue", c.MaxQueue, "most `bytes` that wait for a miner that does not read (default 262144)")
 
 	fs.BoolVar(&c.Ban, "ban", c.Ban, "limit and ban miners that misbehave; false leaves only the limits that are given")
