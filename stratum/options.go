@@ -84,8 +84,8 @@ type Options struct {
 	// file descriptors, less 256 for files of its own, or 65,536 where the system names no limit. Negative is no limit.
 	MaxSessions int
 
-	MaxLine     int // longest request line after authorize in bytes, 4 KiB before; 0 means 16 KiB
-	MaxQueue    int // bytes waiting for one miner that does not read; 0 means 256 KiB
+	MaxLine  int // longest request line after authorize in bytes, 4 KiB before; 0 means 16 KiB
+	MaxQueue int // bytes waiting for one miner that does not read; 0 means 256 KiB
 
 	Logger *slog.Logger // nil discards
 	Hooks  Hooks
