@@ -15,10 +15,15 @@ import (
 	"github.com/poolkit/poolkit/share"
 )
 
-// An Authorizer lets a worker in. Authorize returns the user's number, which is above 0 and the same for the same user
-// for ever, since shares are credited to it. It returns an error that wraps ErrUnknownUser when the user may not mine;
-// any other error means that nobody can tell, and the miner is asked to come back. Calls may overlap, and it returns
-// soon after ctx ends.
+// An Authorizer lets a worker in, whose name is under the server's [NameRules] already. Authorize returns the user's
+// number, which is above 0 and the same for the same user for ever, since shares are credited to it. It returns an error
+// that wraps ErrUnknownUser when the user may not mine, which the miner is told with code 29; any other error means that
+// nobody can tell: the miner is told of an internal error and may ask again at once. Three failures of either kind end a
+// connection that nobody was let in on.
+//
+// It is called for each mining.authorize, again on one connection too, unless [Limits] refuse that first. Calls may
+// overlap. It may take its time, up to [Options.AuthorizeTimeout], when ctx ends: nobody waits but the connection that
+// asks. It returns soon after ctx ends.
 type Authorizer interface {
 	Authorize(ctx context.Context, w share.Worker, password string) (userID int32, err error)
 }
@@ -28,7 +33,8 @@ var ErrUnknownUser = errors.New("stratum: unknown user")
 
 // Users is an Authorizer for open pools: everybody may mine, and a name gets its number when it is first seen. The
 // numbers are kept in a file, one line "number name" each, which is only ever appended to, by one process at a time. A
-// number is on disk before anything is credited to it.
+// number is on disk before anything is credited to it. How many names strangers make up is bounded by how often [Limits]
+// let them connect, and by nothing else.
 type Users struct {
 	mu   sync.RWMutex
 	ids  map[string]int32

@@ -175,7 +175,8 @@ func (e *Event) UnmarshalJSON(text []byte) error {
 
 // An EventSink takes events, to store or forward them. Every EventSink
 //   - NeverBlocks: PutEvent is called on the goroutines of sessions, so it hands the event on without waiting for a
-//     disk, a network or anybody else, and drops events rather than wait;
+//     disk, a network or anybody else, and drops events rather than wait. The session is locked meanwhile, so it must
+//     call neither the server nor a session;
 //   - KeepsOrder: what it does not drop comes out in the order of calls, where they do not overlap;
 //   - AllowsConcurrentCalls.
 type EventSink interface {

@@ -14,7 +14,8 @@ type Extranonces interface {
 	Lease(now time.Time) (uint32, error)
 
 	// Release gives a prefix back. It must not be leased again while shares for jobs sent to its last holder are
-	// still accepted: a newcomer could replay them. It is called once for each lease.
+	// still accepted: a newcomer could replay them. It is called once for each lease, for that of a session which can be
+	// resumed only when nobody came back for it.
 	Release(prefix uint32, now time.Time)
 }
 

@@ -25,6 +25,8 @@ import (
 //     that name mines on: names are public, and a stranger could have it banned otherwise.
 //  4. When that befalls several workers of one address, the address is banned.
 //
+// An agent is judged as a whole: one bad machine of many does not end its connection.
+//
 // Nobody is banned for a neighbour. A worker is not banned while another session of it at the same address mines well,
 // nor is an address where any session does, nor either within ten minutes after; and a ban ends early when a session
 // that is still connected turns out to mine well. Connections that only subscribe, authorize and look at a job are no
@@ -51,7 +53,7 @@ type Limits struct {
 
 	// RequestRate is how many requests a second one session may send in the long run; 0 means 200. RequestBurst is how
 	// many it may send at once after a pause; 0 means what it may send in five seconds. A session that sends more is
-	// not read from until it is back below.
+	// not read from until it is back below. An agent may send as much for each of its machines.
 	RequestRate, RequestBurst int
 
 	// RequestPatience is how long a session may send more than RequestRate before it is closed, unless it mines well:
@@ -68,7 +70,7 @@ type Limits struct {
 	WindowTime    time.Duration
 
 	BanTime    time.Duration // of the first ban; 0 means 10m, negative bans nobody and stops at grade 2
-	MaxBanTime time.Duration // what doubling leads to at most; 0 means 1h, or BanTime where that is longer
+	MaxBanTime time.Duration // what doubling leads to at most; 0 means 1h, or BanTime where that is longer; at least BanTime
 
 	// BadWorkers is how many different workers of one address must have been disconnected for invalid submits, or have
 	// left after a warning without mending, before the address is banned; 0 means 4, negative never bans an address.

@@ -42,7 +42,8 @@ type Reserver interface {
 	Reserve(prefix uint32, now time.Time) error
 }
 
-// SaveSessions writes what the next process needs for miners to resume their sessions in it. It is to be called after
+// SaveSessions writes, as JSON of a few hundred bytes each, what the next process needs for miners to resume their
+// sessions in it: the sessions that have ended and can be resumed now, agents not among them. It is to be called after
 // Serve has returned.
 func (s *Server) SaveSessions(w io.Writer) error {
 	saved := savedServer{Version: savedVersion, Jobs: s.jobs.Load(), Sessions: []savedSession{}}
@@ -62,7 +63,9 @@ func (s *Server) SaveSessions(w io.Writer) error {
 
 // RestoreSessions reads what SaveSessions of the process before has written, and returns how many sessions can be
 // resumed. It is to be called before Serve. Jobs are not taken over: a miner that comes back has its extranonce1 and its
-// difficulty, and is sent a new job at once.
+// difficulty, and is sent a new job at once, and a share for an earlier one is answered with code 21. Sessions of another
+// server id and those that ended too long ago are left out. It fails when r holds something else, or the server's
+// Extranonces are no [Reserver].
 func (s *Server) RestoreSessions(r io.Reader) (int, error) {
 	var saved savedServer
 	if err := json.NewDecoder(io.LimitReader(r, maxSavedServer)).Decode(&saved); err != nil {

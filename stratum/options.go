@@ -24,7 +24,8 @@ type Options struct {
 	// means 1.
 	ServerID uint8
 
-	// Extranonces replaces the server's own allocator.
+	// Extranonces replaces the server's own allocator, a Prefixes of ServerID. For sessions to outlive the process it has
+	// to be a Reserver.
 	Extranonces Extranonces
 
 	// Extranonce2Size is how many bytes the miner counts through, 4 to 8; 0 means 8.
@@ -34,23 +35,29 @@ type Options struct {
 	// BIP 320. [BIP323VersionMask] is wider. It must be the one that jobs are built with.
 	VersionMask uint32
 
-	StartDifficulty difficulty.Difficulty // of a session that asks for none; 0 means 16384
-	MinDifficulty   difficulty.Difficulty // 0 means 64
+	// The difficulties are whole numbers or powers of two; a Port may have its own. Which one counts when a miner asks
+	// for another stands in the package comment.
+	StartDifficulty difficulty.Difficulty // of a session that asks for none and had none before; 0 means 16384
+	MinDifficulty   difficulty.Difficulty // 0 means 64, or StartDifficulty where that is lower
 	MaxDifficulty   difficulty.Difficulty // 0 means difficulty.Max
 
-	// NewPolicy makes the policy of a session that has just been authorized; nil means a difficulty.Vardiff with the
-	// bounds above. What a policy decides is bounded and made assignable in any case.
+	// NewPolicy makes the policy of a session that is being authorized, and of each machine that registers behind an
+	// agent; nil, and a nil policy, mean a difficulty.Vardiff with the bounds above. What a policy decides is bounded and
+	// made assignable in any case. The session has its address and software, but no worker yet, unless it is an agent
+	// whose machine is meant.
 	NewPolicy func(s *Session) difficulty.Policy
 
-	// Validation tunes the judging of shares. VersionMask above takes precedence.
+	// Validation tunes the judging of shares. VersionMask above takes precedence. Of an agent, whose machines share one
+	// memory, MaxShares is at least 4,194,304.
 	Validation share.ValidatorOptions
 
 	// NiceHash says how miners rented from that marketplace are treated.
 	NiceHash NiceHashOptions
 
 	// MultiWorker lets one connection authorize several users, as some proxies do: a share is then credited to the
-	// worker that mining.submit names, where that one was authorized on the connection, and else to the first. Without
-	// it a connection mines for one user and the name in mining.submit is not looked at.
+	// worker that mining.submit names, where that one was authorized on the connection, and else to the first. They have
+	// one difficulty. Without it a connection mines for one user, whose machine may change its name, and the name in
+	// mining.submit is not looked at.
 	MultiWorker bool
 
 	// MaxAgentWorkers bounds the machines behind one BTCAgent connection, 1 to 65,535; 0 means 65,535. Further ones
@@ -58,34 +65,36 @@ type Options struct {
 	MaxAgentWorkers int
 
 	// ResumeTime is how long a miner that lost its connection can have its session back: its extranonce1, its
-	// difficulty and the jobs it was sent. 0 means 10m, negative never. A session that nobody comes back for costs about
-	// a kilobyte until then, and the oldest beyond MaxParked are given up.
+	// difficulty, the jobs it was sent and the shares that are remembered. 0 means 10m, negative never. A session that
+	// nobody comes back for costs about a kilobyte until then, and what its shares of the last ten minutes take: some 10 KB
+	// at one share in ten seconds, 50 to 80 bytes each where there are many. The jobs are kept from the garbage collector
+	// as long. The oldest beyond MaxParked are given up.
 	ResumeTime time.Duration
 	MaxParked  int // 0 means as many as MaxSessions, at most 65,536
 
-	// LongTimeoutAgents are matched against the software that miners name, without regard to case; those that match
-	// may be silent for seven days, like BTCAgent, NiceHash and pool watchers. Nil matches none.
+	// LongTimeoutAgents are matched against the software that miners name, as Session.Agent returns it, without regard
+	// to case. Those that match may be silent for seven days, like BTCAgent, NiceHash and pool watchers. Nil matches none.
 	LongTimeoutAgents *regexp.Regexp
 
 	// CleanChangeAgents are matched like LongTimeoutAgents. Jobs that come with a new difficulty are sent to those as
-	// clean: some firmware otherwise sends its last shares again.
+	// clean: some firmware otherwise sends its last shares again. It is of no effect on agents.
 	CleanChangeAgents *regexp.Regexp
 
 	NotifyInterval   time.Duration // a job is sent at least this often; 0 means 30s
 	HandshakeTimeout time.Duration // silence before authorize; 0 means 15s, negative never
 	LoginTimeout     time.Duration // from accept to authorize; 0 means 60s, negative never
-	AuthorizeTimeout time.Duration // what the Authorizer and the Router may take, registration included; 0 means 60s
+	AuthorizeTimeout time.Duration // what the Authorizer may take, registration included; 0 means 60s
 	IdleTimeout      time.Duration // silence after authorize; 0 means 10m, negative never
-	WriteTimeout     time.Duration // a miner that takes nothing for so long is dropped; 0 means 2m, negative never
+	WriteTimeout     time.Duration // a miner that does not take what is written is dropped; 0 means 2m, negative never
 	DrainTimeout     time.Duration // what Serve waits for sessions to finish when it stops; 0 means 3s
 	StaleGrace       time.Duration // shares for the last block that arrive this late are accepted; 0 means none
 
-	// MaxSessions is how many connections may be open; further ones are refused. 0 means as many as the process may have
+	// MaxSessions is how many connections may be open; further ones are closed. An agent is one. 0 means as many as the process may have
 	// file descriptors, less 256 for files of its own, or 65,536 where the system names no limit. Negative is no limit.
 	MaxSessions int
 
 	MaxLine  int // longest request line after authorize in bytes, 4 KiB before; 0 means 16 KiB
-	MaxQueue int // bytes waiting for one miner that does not read; 0 means 256 KiB
+	MaxQueue int // bytes that may wait for one miner, which is dropped when more would; 0 means 256 KiB
 
 	Logger *slog.Logger // nil discards
 	Hooks  Hooks
@@ -99,7 +108,7 @@ type NiceHashOptions struct {
 	MinDifficulty difficulty.Difficulty
 
 	// Forced takes every miner for one of NiceHash, for a server that serves nobody else. Otherwise they are known by
-	// their user agent, which begins with "NiceHash/".
+	// their user agent, which begins with "NiceHash/" in any case.
 	Forced bool
 }
 
@@ -113,15 +122,24 @@ func NoLimits() Limits {
 // job.BuilderOptions.
 const BIP323VersionMask uint32 = 0x1fffffe0
 
-// Hooks are called on the session's goroutine and must return quickly. Any may be nil.
+// Hooks are called by whoever works for the session, which may be a poller with thousands of others to serve, and must
+// return quickly. Those of one session do not overlap, those of several do. Any may be nil.
 type Hooks struct {
-	Connected    func(s *Session)                                    // its address is known, and not banned
-	Authorized   func(s *Session)                                    // again when the worker changes
-	Registered   func(s *Session, worker share.Worker, userID int32) // a machine behind an agent, or one more worker of a connection
-	Disconnected func(s *Session, reason error)                      // also of sessions that never authorized
-	Shares       func(s *Session, shares []share.Share)
-	Solved       func(s *Session, solution *share.Solution, err error) // err is that of the SolutionSink
-	JobSent      func(j *job.Job, sessions int, took time.Duration)    // on the goroutine that follows the feed
+	Connected    func(s *Session)               // its address is known, and not banned
+	Authorized   func(s *Session)               // again when the worker changes
+	Disconnected func(s *Session, reason error) // also of sessions that never authorized, or never Connected
+
+	// Registered tells of a machine behind an agent, or of one more worker of a connection with MultiWorker.
+	Registered func(s *Session, worker share.Worker, userID int32)
+
+	// Shares tells of shares that the sink has taken, accepted and refused. The slice is used again afterwards.
+	Shares func(s *Session, shares []share.Share)
+
+	Solved func(s *Session, solution *share.Solution, err error) // err is that of the SolutionSink
+
+	// JobSent tells of a job that was pushed to so many sessions. It is called by the goroutine that pushes, with the
+	// chain's lock held: the chain's next job waits for it, and so would Server.Stats, which it must not call.
+	JobSent func(j *job.Job, sessions int, took time.Duration)
 }
 
 const maxLineBeforeLogin = 4 << 10

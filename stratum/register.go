@@ -67,8 +67,9 @@ type registration struct {
 // registers a user once however many of its machines wait, and lets all of them in as soon as auth knows the user. When
 // the last of them gives up, because its context ended, the registration is cancelled.
 //
-// Authorize then takes up to AutoRegisterOptions.Deadline, so the caller's context must last longer than usual. Names
-// that are not user names, those that [share.FilterName] would change, are not registered.
+// Authorize then takes up to AutoRegisterOptions.Deadline, so a server's [Options.AuthorizeTimeout] should not be
+// shorter; by default both are a minute. Names that are not user names, those that [share.FilterName] would change, are
+// not registered.
 func AutoRegister(auth Authorizer, r Registrar, opts *AutoRegisterOptions) *AutoRegistrar {
 	a := &AutoRegistrar{auth: auth, registrar: r, pending: make(map[string]*registration)}
 	if opts != nil {

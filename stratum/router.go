@@ -9,7 +9,8 @@ import (
 
 // A Router says which chain a user mines, for servers whose feed carries the jobs of several. Route is asked when a
 // worker is let in, and again by [Server.Reroute]; an error leaves a session on the chain it has, and refuses a worker
-// that has none. Calls may overlap, and it returns soon after ctx ends.
+// that has none. Calls may overlap, and it returns soon after ctx ends; of a worker that is being let in that is when
+// the server stops, and only its connection waits.
 type Router interface {
 	Route(ctx context.Context, w share.Worker, userID int32) (job.Chain, error)
 }
@@ -24,7 +25,8 @@ func (f RouterFunc) Route(ctx context.Context, w share.Worker, userID int32) (jo
 
 // Reroute asks the Router again about every session of a user, or about all sessions when user is "". Those whose chain
 // changes are sent its latest job at once, to be begun at once; they keep their connection, extranonce1 and difficulty,
-// and the work they have is credited to the chain it belongs to. It returns how many sessions changed.
+// and the work they have is credited to the chain it belongs to. The Router is asked about one session after the other.
+// It returns how many sessions changed.
 func (s *Server) Reroute(ctx context.Context, user string) int {
 	if s.opts.Router == nil {
 		return 0

@@ -62,21 +62,22 @@ type counters struct {
 	verdicts     [64]atomic.Int64
 }
 
-// Stats are a server's counters since it was made.
+// Stats are a server's counters since it was made, and how things stand now.
 type Stats struct {
 	Sessions     int           // connected now
 	States       map[State]int // of these, how far they have come
 	AgentWorkers int           // machines registered behind agents now
 	Parked       int           // sessions that can be resumed
 
-	Connections  int64 // accepted
-	Refused      int64 // turned away because the server was full
+	Connections  int64 // accepted, with those that Limits refused then
+	Refused      int64 // closed at once, because the server was full or stopping or out of extranonces
 	Resumed      int64 // sessions that went on after their connection was lost
-	Malformed    int64 // lines and frames that meant nothing
+	Malformed    int64 // lines and frames that meant nothing, and connections that were not Stratum
 	Unregistered int64 // machines behind agents that were not let in, because there were too many
 	Solutions    int64 // headers that met the network target
 	NotRecorded  int64 // shares that the sink refused, and the miner was told so
-	Verdicts     map[share.Verdict]int64
+
+	Verdicts map[share.Verdict]int64 // submits answered, by what was answered
 
 	Limits LimitStats
 	Chains map[job.Chain]ChainStats // one without a name where the server has no Router
@@ -89,8 +90,9 @@ type ChainStats struct {
 	Sessions    map[State]int // that mine it, or are not routed yet where there is one chain
 }
 
-// New returns a Server that hands out the jobs of feed to the workers that auth lets in, gives every share to shares
-// and every solved block to solutions. Everything that is wrong with the options is reported at once.
+// New returns a Server that hands out the jobs of feed to the workers that auth lets in, gives the shares they find to
+// shares, also those that are refused for what they are, and every solved block to solutions. nil options mean all
+// defaults. Everything that is wrong with the options is reported at once. It starts nothing.
 func New(feed job.Feed, auth Authorizer, shares share.Sink, solutions share.SolutionSink, opts *Options) (*Server, error) {
 	s := &Server{
 		feed: feed, auth: auth, shares: shares, solutions: solutions,
@@ -123,8 +125,9 @@ func New(feed job.Feed, auth Authorizer, shares share.Sink, solutions share.Solu
 
 // Serve accepts miners on the listeners until ctx ends or [Server.Shutdown] is called. A listener that is a [*Port] has
 // rules of its own. At the end Serve closes them, lets every session finish what it has read, which includes recording
-// its shares, and returns nil; sessions that take longer than the drain timeout are cut off. It returns an error when a
-// listener fails for good.
+// its shares, and returns nil; sessions that take longer than the drain timeout are cut off. It returns an error when
+// something is wrong with a Port, before it accepts anybody, and when a listener fails for good; descriptors that run
+// out are waited for. It may be called again when it has returned, but not twice at a time.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	var closing sync.Once
 	closeAll := func() {
@@ -204,8 +207,9 @@ func (s *Server) stopping() <-chan struct{} { return *s.quit.Load() }
 
 // Shutdown is the gentle way to end Serve. It closes the listeners, so that newcomers go to whoever else holds their
 // sockets, asks every miner to reconnect, and goes on serving until all have gone or ctx ends; shares that miners send
-// meanwhile are judged and answered as ever. Then Serve ends as when its context does. Miners that come back to the next
-// process find their session there if it was given what [Server.SaveSessions] returns afterwards.
+// meanwhile are judged and answered as ever. Then Serve ends as when its context does, which Shutdown does not wait for.
+// Miners that come back to the next process find their session there if it was given what [Server.SaveSessions] writes
+// once Serve has returned.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.leaving = true
@@ -363,7 +367,7 @@ func (s *Server) LatestJob() *job.Job {
 	return latest.job
 }
 
-// Bans returns what is banned now.
+// Bans returns what is banned now, workers and addresses, in no order.
 func (s *Server) Bans() []BanInfo { return s.guard.bans(s.clock(time.Now())) }
 
 // Unban forgets what is held against a worker at an address; with the zero Worker, against the address and everybody

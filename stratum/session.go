@@ -174,14 +174,15 @@ func newSession(srv *Server, port *Port, conn net.Conn, prefix uint32, now time.
 	return s
 }
 
-// Prefix returns the session's extranonce1, which is its id in share records too.
+// Prefix returns the session's extranonce1, which is its id in share records too. It changes when the miner resumes an
+// earlier session, and by [Session.Move].
 func (s *Session) Prefix() uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.prefix
 }
 
-// Remote returns the miner's address.
+// Remote returns the miner's address, which behind a trusted proxy is the proxy's until its header has come.
 func (s *Session) Remote() netip.AddrPort {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +238,8 @@ func (s *Session) Version() string {
 // authorized is for the session's own goroutine, which alone changes it.
 func (s *Session) authorized() bool { return s.miner.userID != 0 }
 
-// ShowMessage sends a text for the people who look after the miner. Many miners ignore it.
+// ShowMessage sends a text for the people who look after the miner. Many miners ignore it. Like all methods that send it
+// does not wait for the miner; an error says that the connection has ended.
 func (s *Session) ShowMessage(text string) error {
 	return s.out.push(sv1.AppendShowMessage(nil, text))
 }
@@ -260,11 +262,13 @@ const (
 	pingRequest    = 2
 )
 
-// ErrFixedExtranonce is returned by [Session.Move] for a miner that has not said that it can change its extranonce.
+// ErrFixedExtranonce is returned by [Session.Move] for a miner that has not said that it can change its extranonce, or
+// cannot change it now.
 var ErrFixedExtranonce = errors.New("stratum: the miner does not take another extranonce")
 
 // Move gives the session another extranonce1, which holds from the next job on; shares for earlier jobs are judged with
-// the one they were sent with.
+// the one they were sent with. The error is ErrFixedExtranonce for a miner that has not asked for
+// mining.extranonce.subscribe, has no job yet or is an agent, and ErrNoExtranonce when there is none.
 func (s *Session) Move() error {
 	now := time.Now()
 	s.mu.Lock()
