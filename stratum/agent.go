@@ -242,17 +242,14 @@ func (s *Session) register(ctx context.Context, sc *scratch, r *btcagent.Registe
 		policy: s.srv.newPolicy(s),
 		low:    s.miner.low,
 	}}
+	w.floors[floorBIP310] = s.miner.floors[floorBIP310] // before the policy is told of all
 	s.srv.setFloor(&w.miner, floorSoftware, s.srv.softwareFloor(w.agent))
 	s.srv.setFloor(&w.miner, floorPassword, a.floor)
 	s.mu.Lock()
-	w.floors[floorBIP310] = s.miner.floors[floorBIP310]
 	if _, ok := w.policy.(difficulty.Resetter); ok {
 		s.srv.wish(&w.miner, a.announced)
 	}
-	d := a.announced
-	if floor := w.floor(); floor > d {
-		d = a.assignable(floor.CeilPow2(), d)
-	}
+	d := max(a.announced, a.assignable(w.floor(), a.announced))
 	w.history = []agentDifficulty{{difficulty: d}}
 	a.workers[r.SessionID] = w
 	s.event(&w.miner, MinerConnect, ToldByAgent)
