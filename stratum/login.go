@@ -143,7 +143,8 @@ func (s *Session) subscribe(sc *scratch, req *sv1.Request) error {
 // introduce notes what the miner's software is, and what comes with that.
 func (s *Session) introduce(agent string) {
 	o := &s.srv.opts
-	isAgent := strings.HasPrefix(agent, "btccom-agent/") && o.Extranonce2Size == 8
+	// A session that was resumed has the memory of a miner's shares, which it must not lose: it stays a miner's.
+	isAgent := strings.HasPrefix(agent, "btccom-agent/") && o.Extranonce2Size == 8 && s.resumeFrom == 0
 	market := s.srv.isNiceHash(agent)
 	s.patient = isAgent || market || strings.HasPrefix(agent, "__PoolWatcher__") ||
 		strings.HasPrefix(agent, "__PoolGrandPoolWatcher__") ||
