@@ -267,7 +267,9 @@ func (s *Session) admit(c credit, at *chain, password string) {
 	m.credit, m.policy, s.chain = c, policy, at
 	s.event(m, MinerConnect, NewConnection)
 	otherwise := s.suggested
-	if _, ok := policy.(difficulty.Resetter); ok { // others do not change, so there is nothing to go on from
+	// Policies that cannot be reset do not change, so there is nothing to go on from; and what one machine had says
+	// nothing about the many behind an agent.
+	if _, ok := policy.(difficulty.Resetter); ok && s.agents == nil {
 		otherwise = cmp.Or(s.suggested, s.resumeFrom, last)
 	}
 	s.applyPassword(password, otherwise)
