@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/poolkit/poolkit/difficulty"
@@ -81,11 +82,13 @@ func (s *Server) RestoreSessions(r io.Reader) (int, error) {
 	// A share for a job of the process before must not be taken for one of ours.
 	s.jobs.Store(saved.Jobs)
 	now := time.Now()
-	restored := 0
+	// Newest first, should there be more than may be kept.
+	slices.SortStableFunc(saved.Sessions, func(a, b savedSession) int { return b.Ended.Compare(a.Ended) })
+	var restored []*parkedSession
 	for i := range saved.Sessions {
 		v := &saved.Sessions[i]
 		gone := now.Sub(v.Ended)
-		if !v.IP.IsValid() || v.User == "" || !v.Difficulty.Valid() || gone >= s.opts.ResumeTime || s.opts.MaxParked <= restored {
+		if !v.IP.IsValid() || v.User == "" || !v.Difficulty.Valid() || gone >= s.opts.ResumeTime || len(restored) >= s.opts.MaxParked {
 			continue
 		}
 		if err := reserver.Reserve(v.Prefix, now); err != nil {
@@ -100,10 +103,12 @@ func (s *Server) RestoreSessions(r io.Reader) (int, error) {
 			difficulty: v.Difficulty,
 		}
 		p.validator.Init(&s.opts.Validation)
-		s.mu.Lock()
-		s.lot.add(p)
-		s.mu.Unlock()
-		restored++
+		restored = append(restored, p)
 	}
-	return restored, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range slices.Backward(restored) { // the lot has the oldest first
+		s.lot.add(p)
+	}
+	return len(restored), nil
 }
