@@ -24,10 +24,11 @@ type outbox struct {
 	deadline int64 // Server.clock of the write deadline's setting; belongs to whoever writes
 
 	mu      sync.Mutex
-	waiting []byte // complete lines, in order
-	writing bool   // somebody writes, and will take what waits
-	taken   int    // bytes that somebody is writing, which wait too until they are written
-	err     error  // the first failure; nothing is written after it
+	waiting []byte        // complete lines, in order
+	writing bool          // somebody writes, and will take what waits
+	taken   int           // bytes that somebody is writing, which wait too until they are written
+	rested  chan struct{} // closed when nobody writes any more; nil when nobody waits for that
+	err     error         // the first failure; nothing is written after it
 }
 
 func (o *outbox) init(sess *Session, conn net.Conn) {
@@ -114,7 +115,7 @@ func (o *outbox) write(lines []byte) error {
 	o.taken = 0
 	if err != nil {
 		err = o.fail(err)
-		o.writing = false
+		o.rest()
 		o.mu.Unlock()
 		return err
 	}
@@ -136,7 +137,7 @@ func (o *outbox) drain() error {
 		o.mu.Lock()
 		o.taken = 0
 		if o.err != nil || len(o.waiting) == 0 {
-			o.writing = false
+			o.rest()
 			err := o.err
 			o.mu.Unlock()
 			return err
@@ -147,11 +148,34 @@ func (o *outbox) drain() error {
 		if err := o.block(lines); err != nil {
 			o.mu.Lock()
 			err = o.fail(err)
-			o.writing = false
+			o.rest()
 			o.mu.Unlock()
 			return err
 		}
 	}
+}
+
+// rest says that nobody writes any more. The lock is held.
+func (o *outbox) rest() {
+	o.writing = false
+	if o.rested != nil {
+		close(o.rested)
+		o.rested = nil
+	}
+}
+
+// flush waits until what was left to another goroutine is written, or has failed. It is for the session's own goroutine
+// and for an end of the connection that the miner is to be told of.
+func (o *outbox) flush() {
+	o.mu.Lock()
+	if o.err != nil || !o.writing {
+		o.mu.Unlock()
+		return
+	}
+	rested := make(chan struct{})
+	o.rested = rested
+	o.mu.Unlock()
+	<-rested
 }
 
 func (o *outbox) block(lines []byte) error {

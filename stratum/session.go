@@ -418,11 +418,15 @@ func (s *Session) end(ctx context.Context, reason error) {
 	s.mu.Unlock()
 	if err := s.out.failure(); err != nil && !errors.Is(reason, errStopping) {
 		reason = err
+	abrupt := errors.Is(reason, errSilent) || errors.Is(reason, errSlowReader)
+	if !abrupt {
+		s.out.flush()
+	}
 	}
 	if s.polled.by != nil {
 		s.polled.by.remove(s)
 	}
-	s.out.close(errors.Is(reason, errSilent) || errors.Is(reason, errSlowReader))
+	s.out.close(abrupt || errors.Is(reason, errSlowReader))
 	s.srv.leave(s, time.Now())
 
 	worker, user := s.Worker()
