@@ -323,7 +323,9 @@ func (s *Session) loop(ctx context.Context) error {
 				more, err = s.out.stream.Read(space[1:])
 				n += more
 			}
-			err = errors.Join(s.process(ctx, len(s.partial)+n), err)
+			if failed := s.process(ctx, len(s.partial)+n); failed != nil {
+				err = failed // which says more than how the read ended
+			}
 			s.release()
 			s.extendDeadline()
 			if err == nil && s.pause > 0 {
