@@ -220,12 +220,14 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	defer stopServing()
 	stopAccepting()
-	empty := make(chan struct{})
 	s.mu.Lock()
 	if len(s.sessions) == 0 {
 		close(empty)
-	} else {
-		s.empty = empty
+	if s.empty == nil { // or another call waits already
+		s.empty = make(chan struct{})
+	}
+	empty := s.empty
+		s.empty = nil
 	}
 	s.mu.Unlock()
 	for _, sess := range s.snapshot(nil) {
