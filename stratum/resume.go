@@ -1,6 +1,7 @@
 package stratum
 
 import (
+	"net"
 	"net/netip"
 	"strconv"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/poolkit/poolkit/difficulty"
 	"github.com/poolkit/poolkit/job"
 	"github.com/poolkit/poolkit/share"
+	"github.com/poolkit/poolkit/stratum/sv1"
 )
 
 // A parkedSession is what remains of a session whose connection has ended, for the miner to come back to. It holds the
@@ -206,20 +208,25 @@ func (s *Server) reclaim(sess *Session, prefix uint32, addr netip.Addr, agent st
 	return p, nil
 }
 
-// rename gives a session another prefix. It fails when the session has ended.
-func (s *Server) rename(sess *Session, prefix uint32) bool {
+// rename gives a session another prefix and tells the miner so. It fails when the session has ended.
+func (s *Server) rename(sess *Session, prefix uint32) error {
+	en1 := extranonce1(prefix)
+	line := sv1.AppendSetExtranonce(nil, en1[:], s.opts.Extranonce2Size)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sess.mu.Lock()
 	defer sess.mu.Unlock()
 	if s.sessions[sess.prefix] != sess {
-		return false
+		return net.ErrClosed
 	}
 	delete(s.sessions, sess.prefix)
 	s.sessions[prefix] = sess
 	sess.moved = append(sess.moved, sess.prefix)
 	sess.prefix = prefix
-	return true
+	// Under the lock, so that no job is sent with the new prefix before the miner has heard of it. A failure shows at
+	// the next write.
+	_ = sess.out.push(line)
+	return nil
 }
 
 // lastDifficulty returns what a worker was given before it lost its connection, 0 when that is not known.

@@ -281,12 +281,11 @@ func (s *Session) Move() error {
 	if err != nil {
 		return err
 	}
-	if !s.srv.rename(s, prefix) {
+	if err := s.srv.rename(s, prefix); err != nil {
 		s.srv.prefixes.Release(prefix, now)
-		return net.ErrClosed
+		return err
 	}
-	en1 := extranonce1(prefix)
-	return s.out.push(sv1.AppendSetExtranonce(nil, en1[:], s.srv.opts.Extranonce2Size))
+	return nil
 }
 
 // run reads and answers until the connection ends, for a session with a goroutine of its own.
