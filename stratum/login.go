@@ -205,9 +205,10 @@ func (s *Session) authorize(ctx context.Context, sc *scratch, req *sv1.Request) 
 		s.srv.opts.Logger.Error("cannot authorize", "worker", worker.String(), "remote", s.remote.String(), "error", err)
 		return refuse(sv1.CodeInternal)
 	}
-	s.srv.guard.loggedIn(&s.guard, worker, s.srv.clock(time.Now()))
 	c := s.srv.credit(worker, user)
-	if s.srv.opts.MultiWorker && !first {
+	if !s.srv.opts.MultiWorker || first { // the guard knows a proxy by its first worker
+		s.srv.guard.loggedIn(&s.guard, worker, s.srv.clock(time.Now()))
+	} else {
 		if s.coworkers == nil {
 			s.coworkers = make(map[string]credit)
 		}
