@@ -55,7 +55,7 @@ func (s *Session) punish(ctx context.Context, sc *scratch, p penalty) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if enc := s.chain.latest.Load(); enc != nil && s.agents == nil {
+	if enc := s.chain.latest.Load(); enc != nil && s.ready && s.agents == nil {
 		s.sentDiff = 0 // to be sent again
 		sc.out = s.appendJob(sc.out, enc, true, sc.now)
 	}
