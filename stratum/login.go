@@ -220,8 +220,9 @@ func (s *Session) authorize(ctx context.Context, sc *scratch, req *sv1.Request) 
 		return nil
 	}
 	if first {
-		at := s.srv.chainOf("")
-		if router := s.srv.opts.Router; router != nil {
+		at, asked := s.srv.chainOf(""), s.srv.reroutes.Load()
+		router := s.srv.opts.Router
+		if router != nil {
 			name, err := router.Route(ctx, worker, user)
 			if err != nil {
 				s.srv.opts.Logger.Error("cannot route", "worker", worker.String(), "remote", s.remote.String(), "error", err)
@@ -229,11 +230,13 @@ func (s *Session) authorize(ctx context.Context, sc *scratch, req *sv1.Request) 
 			}
 			at = s.srv.chainOf(name)
 		}
-		s.login, s.userID = &worker, user
-		s.admit(c, at, m.Password)
+		s.admit(&worker, user, c, at, m.Password)
+		if router != nil && s.srv.reroutes.Load() != asked {
+			s.srv.reroute(ctx, s) // which did not see the session, and Route perhaps not what is new
+		}
 	} else {
-		s.login = &worker
 		s.mu.Lock()
+		s.login = &worker
 		s.miner.credit = c
 		s.applyPassword(m.Password, 0)
 		s.mu.Unlock()
@@ -259,11 +262,12 @@ func (s *Session) ask(ctx context.Context, sc *scratch, w share.Worker, password
 
 // admit makes the session that of a worker. Of the difficulties that somebody asks for, the first of these counts: that
 // in the password, the suggested one, the one that the worker had before, the listener's, the server's.
-func (s *Session) admit(c credit, at *chain, password string) {
+func (s *Session) admit(login *share.Worker, userID int32, c credit, at *chain, password string) {
 	last := s.srv.lastDifficulty(c.worker)
 	policy := s.srv.newPolicy(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.login, s.userID = login, userID
 	m := &s.miner
 	m.credit, m.policy, s.chain = c, policy, at
 	s.event(m, MinerConnect, NewConnection)

@@ -30,7 +30,8 @@ type Server struct {
 	guard *guard
 	jobs  atomic.Uint32 // encoded
 
-	slowUntil atomic.Int64 // clock until when the share sink is taken for one that blocks
+	slowUntil atomic.Int64  // clock until when the share sink is taken for one that blocks
+	reroutes  atomic.Uint32 // calls of Reroute that have begun
 
 	chains atomic.Pointer[map[job.Chain]*chain] // replaced under mu
 
@@ -221,12 +222,12 @@ func (s *Server) Shutdown(ctx context.Context) {
 	defer stopServing()
 	stopAccepting()
 	s.mu.Lock()
-	if len(s.sessions) == 0 {
-		close(empty)
 	if s.empty == nil { // or another call waits already
 		s.empty = make(chan struct{})
 	}
 	empty := s.empty
+	if len(s.sessions) == 0 {
+		close(empty)
 		s.empty = nil
 	}
 	s.mu.Unlock()

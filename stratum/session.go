@@ -87,7 +87,7 @@ type Session struct {
 	// What follows belongs to whoever works for the session: its goroutine, or a poller's worker.
 	held          *scratch          // taken from the pool for the read under way
 	partial       []byte            // the beginning of a line
-	login         *share.Worker     // as the Authorizer knows it, which SingleUser may credit otherwise
+	login         *share.Worker     // as the Authorizer knows it, which SingleUser may credit otherwise; written under mu
 	coworkers     map[string]credit // the others that a proxy authorized, by the name it gave
 	agents        *agentState       // nil for all but agents
 	validator     share.Validator
@@ -96,7 +96,7 @@ type Session struct {
 	suggested     difficulty.Difficulty
 	resumeFrom    difficulty.Difficulty // what the session it resumes had
 	malformedFrom int64                 // Server.clock
-	userID        int32                 // of login
+	userID        int32                 // of login; written under mu
 	mask          uint32                // the version bits agreed on
 	maskTold      uint32                // those that the miner was last told
 	stage         stage
@@ -113,6 +113,7 @@ type Session struct {
 	// mu guards what jobs are pushed by, for the goroutines that push and the session's own.
 	mu       sync.Mutex
 	ready    bool // subscribed and authorized: jobs may be sent
+	ended    bool
 	canMove  bool // takes mining.set_extranonce
 	ids      idForm
 	prefix   uint32   // extranonce1
@@ -415,14 +416,14 @@ func (s *Session) rest(ctx context.Context) {
 // end takes the session apart.
 func (s *Session) end(ctx context.Context, reason error) {
 	s.mu.Lock()
-	s.ready = false
+	s.ready, s.ended = false, true
 	s.mu.Unlock()
-	if err := s.out.failure(); err != nil && !errors.Is(reason, errStopping) {
-		reason = err
 	abrupt := errors.Is(reason, errSilent) || errors.Is(reason, errSlowReader)
 	if !abrupt {
 		s.out.flush()
 	}
+	if err := s.out.failure(); err != nil && !errors.Is(reason, errStopping) {
+		reason = err
 	}
 	if s.polled.by != nil {
 		s.polled.by.remove(s)
@@ -674,13 +675,13 @@ func extranonce1(prefix uint32) (b [job.Extranonce1Size]byte) {
 func (s *Session) switchTo(c *chain) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ready || s.chain == c {
+	if s.ended || s.chain == nil || s.chain == c {
 		return false
 	}
 	s.chain = c
 	s.events(SwitchedChain, false)
 	s.events(SwitchedChain, true)
-	if enc := c.latest.Load(); enc != nil {
+	if enc := c.latest.Load(); enc != nil && s.ready {
 		_ = s.out.push(s.appendJob(nil, enc, true, time.Now())) // a failure shows at the next write
 	}
 	return true
