@@ -66,8 +66,16 @@ func listen(t testing.TB, opts stratum.Options, port stratum.Port) (p *pool, add
 	p = newPool(t, opts)
 	addr, p.stop = p.serve(port)
 	p.broadcast(100, hardBits)
-	require.Eventually(t, func() bool { return p.server.LatestJob() != nil }, patience, time.Millisecond)
+	p.ready()
 	return p, addr
+}
+
+// ready waits until the first job has been sent to everybody, so that who connects now gets it once.
+func (p *pool) ready() {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool {
+		return !p.server.Stats().Chains[""].LastJobSent.IsZero()
+	}, patience, time.Millisecond)
 }
 
 // connect connects over TCP. Whatever is read or written must be so within the test's patience.
@@ -429,7 +437,7 @@ func TestServeTwice(t *testing.T) {
 			if round == 0 {
 				p.broadcast(100, hardBits)
 			}
-			require.Eventually(t, func() bool { return p.server.LatestJob() != nil }, patience, time.Millisecond)
+			p.ready()
 			c := connect(t, addr)
 			id, n := c.start("alice.rig")
 			require.NotEqual(t, en1, c.en1)

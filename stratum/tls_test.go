@@ -156,6 +156,7 @@ func TestAListenerOfTLSItself(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- p.server.Serve(ctx, tls.NewListener(ln, pair.config)) }()
 	p.broadcast(100, hardBits)
+	p.ready()
 	c := pair.verified(t, connect(t, ln.Addr().String()).conn)
 	c.mines(p, 101)
 	for s := range p.server.Sessions {
@@ -359,7 +360,7 @@ func TestPortsHaveDifficultiesOfTheirOwn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- p.server.Serve(ctx, listeners...) }()
-	require.Eventually(t, func() bool { return p.server.LatestJob() != nil }, patience, time.Millisecond)
+	p.ready()
 	for i, port := range ports {
 		for password, want := range map[string]string{"x": port.start, "d=0.001": port.low, "d=128": port.login} {
 			c := connect(t, port.port.Addr().String())
@@ -448,6 +449,19 @@ func TestManyForeignersAreFewLogLines(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 2, strings.Count(log.String(), "\n"), log.String())
 		require.Contains(t, log.String(), "others_since_last=49")
+	})
+}
+
+// TestOneByteOfJunk is known for what it is, although the rest of it is waited for in vain.
+func TestOneByteOfJunk(t *testing.T) {
+	var log lockedBuffer
+	in(t, stratum.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, p *pool) {
+		c := p.dial()
+		_, err := c.conn.Write([]byte("\x00"))
+		require.NoError(t, err)
+		c.ended()
+		synctest.Wait()
+		require.Contains(t, log.String(), "does not speak Stratum")
 	})
 }
 
