@@ -27,14 +27,6 @@ func startAt(d difficulty.Difficulty) func(*stratum.Session) difficulty.Policy {
 	return func(*stratum.Session) difficulty.Policy { return &settable{d} }
 }
 
-// dialFrom connects from an address of its own.
-func (p *pool) dialFrom(ip string) *client {
-	p.t.Helper()
-	conn, err := p.ln.DialFrom(p.t.Context(), &net.TCPAddr{IP: net.ParseIP(ip), Port: 4000})
-	require.NoError(p.t, err)
-	return newClient(p.t, conn)
-}
-
 // subscribe names a session to go on from and returns the extranonce1 that the server gives it.
 func (c *client) subscribe(agent, resumeID string) (en1 string) {
 	c.t.Helper()
@@ -51,7 +43,7 @@ func (c *client) subscribe(agent, resumeID string) (en1 string) {
 	return en1
 }
 
-func (c *client) authorize(user, password string) {
+func (c *client) letIn(user, password string) {
 	c.t.Helper()
 	c.send(fmt.Sprintf(`{"id":2,"method":"mining.authorize","params":[%q,%q]}`, user, password))
 	require.Equal(c.t, `{"id":2,"result":true,"error":null}`, c.line())
@@ -84,7 +76,7 @@ func (p *pool) was(ip, user string) (id string) {
 	p.t.Helper()
 	c := p.dialFrom(ip)
 	id = c.subscribe(resumer, "")
-	c.authorize(user, "x")
+	c.letIn(user, "x")
 	c.told()
 	c.notify()
 	c.lost()
@@ -96,7 +88,7 @@ func TestASessionThatIsResumedGoesOnWhereItWas(t *testing.T) {
 		p.broadcast(100, hardBits)
 		c := p.dial()
 		en1 := c.subscribe(resumer, "")
-		c.authorize("alice.rig", fmt.Sprint("d=", float64(easy/2), ",md=", float64(easy/2)))
+		c.letIn("alice.rig", fmt.Sprint("d=", float64(easy/2), ",md=", float64(easy/2)))
 		d := c.told()
 		old, oldWork := c.notify()
 		time.Sleep(time.Second)
@@ -116,7 +108,7 @@ func TestASessionThatIsResumedGoesOnWhereItWas(t *testing.T) {
 
 		c = p.dial()
 		require.Equal(t, en1, c.subscribe(resumer, en1))
-		c.authorize("alice.rig", "x")
+		c.letIn("alice.rig", "x")
 		require.Equal(t, d, c.told())
 		again, n := c.notify()
 		require.Equal(t, id, again, "the work it had, under the id that it knows")
@@ -140,7 +132,7 @@ func TestASessionThatIsResumedGoesOnWhereItWas(t *testing.T) {
 		c.lost()
 		c = p.dial()
 		require.Equal(t, en1, c.subscribe(resumer, en1))
-		c.authorize("alice.rig", "x")
+		c.letIn("alice.rig", "x")
 		require.Equal(t, d, c.told())
 		c.notify()
 		require.Equal(t, "22", c.submit(credited))
@@ -152,7 +144,7 @@ func TestWishesCountBeforeAResumedDifficulty(t *testing.T) {
 		p.broadcast(100, hardBits)
 		c := p.dial()
 		en1 := c.subscribe(resumer, "")
-		c.authorize("alice.rig", "d=4096")
+		c.letIn("alice.rig", "d=4096")
 		require.EqualValues(t, 4096, c.told())
 		c.notify()
 		c.lost()
@@ -161,14 +153,14 @@ func TestWishesCountBeforeAResumedDifficulty(t *testing.T) {
 
 		c = p.dial()
 		require.Equal(t, en1, c.subscribe(resumer, en1))
-		c.authorize("alice.rig", "d=256")
+		c.letIn("alice.rig", "d=256")
 		require.EqualValues(t, 256, c.told(), "work that is new is at the wish")
 		c.notify()
 		c.lost()
 
 		c = p.dial()
 		require.Equal(t, en1, c.subscribe(resumer, en1))
-		c.authorize("alice.rig", "d=512")
+		c.letIn("alice.rig", "d=512")
 		require.EqualValues(t, 256, c.told(), "work from before is worth what it was")
 		c.notify()
 		p.broadcast(102, hardBits)
@@ -227,7 +219,7 @@ func TestWhoCannotResume(t *testing.T) {
 					want = 1
 				}
 				require.Equal(t, want, p.server.Stats().Resumed)
-				c.authorize("alice.rig", "x")
+				c.letIn("alice.rig", "x")
 				c.told()
 				c.notify()
 			})
@@ -242,7 +234,7 @@ func TestWhatLeavesNothingToResume(t *testing.T) {
 	}{
 		{"a miner that never authorized", func(c *client) string { return c.subscribe(resumer, "") }},
 		{"one that never subscribed", func(c *client) string {
-			c.authorize("alice.rig", "x")
+			c.letIn("alice.rig", "x")
 			return "01000000"
 		}},
 	}
@@ -262,7 +254,7 @@ func TestWhatLeavesNothingToResume(t *testing.T) {
 		in(t, stratum.Options{}, func(t *testing.T, p *pool) {
 			c := p.dial()
 			id := c.subscribe(resumer, "")
-			c.authorize("alice.rig", "x")
+			c.letIn("alice.rig", "x")
 			c.lost()
 			require.Zero(t, p.server.Stats().Parked)
 			require.NotEqual(t, id, p.dial().subscribe(resumer, id))
@@ -285,7 +277,7 @@ func TestALiveSessionIsNeverTakenOver(t *testing.T) {
 				p.broadcast(100, hardBits)
 				live := p.dialFrom("10.0.0.1")
 				id := live.subscribe(resumer, "")
-				live.authorize("alice.rig", "x")
+				live.letIn("alice.rig", "x")
 				live.told()
 				jobID, n := live.notify()
 				began := time.Now()
@@ -317,7 +309,7 @@ func TestASessionThatIsAboutToEndIsWaitedFor(t *testing.T) {
 		p.broadcast(100, hardBits)
 		old := p.dial()
 		id := old.subscribe(resumer, "")
-		old.authorize("alice.rig", "x")
+		old.letIn("alice.rig", "x")
 		old.told()
 		jobID, n := old.notify()
 		w := old.solve(jobID, n, easy, 0, false)
@@ -343,7 +335,7 @@ func TestASessionThatIsAboutToEndIsWaitedFor(t *testing.T) {
 		if claims[1] == id {
 			c = conns[1]
 		}
-		c.authorize("alice.rig", "x")
+		c.letIn("alice.rig", "x")
 		c.told()
 		c.notify()
 		require.Equal(t, "22", c.submit(w))
@@ -359,7 +351,7 @@ func TestAMinerThatHasItsExtranonceKeepsIt(t *testing.T) {
 		id := c.subscribe(resumer, "")
 		require.NotEqual(t, parked, id)
 		require.Equal(t, id, c.subscribe(resumer, parked))
-		c.authorize("alice.rig", "x")
+		c.letIn("alice.rig", "x")
 		c.told()
 		jobID, n := c.notify()
 		require.Equal(t, id, c.subscribe(resumer, parked))
@@ -428,7 +420,7 @@ func TestThePrefixOfALostSessionIsHeld(t *testing.T) {
 		}
 		c := p.dial()
 		require.Equal(t, again, c.subscribe(resumer, again))
-		c.authorize("alice.again", "x")
+		c.letIn("alice.again", "x")
 		require.Len(t, l.released, 1, "the prefix that it had not been told of")
 		go c.discard()
 		time.Sleep(5*time.Minute + 2*time.Second)
@@ -457,7 +449,7 @@ func TestAMovedSessionIsResumedWithAllItHad(t *testing.T) {
 		first := c.subscribe(resumer, "")
 		c.send(`{"id":5,"method":"mining.extranonce.subscribe","params":[]}`)
 		c.line()
-		c.authorize("alice.rig", "x")
+		c.letIn("alice.rig", "x")
 		c.told()
 		old, oldWork := c.notify()
 		before := c.en1
@@ -484,7 +476,7 @@ func TestAMovedSessionIsResumedWithAllItHad(t *testing.T) {
 		c.lost()
 		c = p.dial()
 		require.Equal(t, second, c.subscribe(resumer, second))
-		c.authorize("alice.rig", "x")
+		c.letIn("alice.rig", "x")
 		c.told()
 		c.notify()
 		require.Equal(t, "22", c.submit(w))
@@ -523,14 +515,14 @@ func TestAWorkerThatComesBackHasItsDifficulty(t *testing.T) {
 				p.broadcast(100, hardBits)
 				c := p.dial()
 				c.subscribe("one/1", "")
-				c.authorize("alice.rig", "d=4096")
+				c.letIn("alice.rig", "d=4096")
 				require.EqualValues(t, 4096, c.told())
 				c.notify()
 				c.lost()
 				time.Sleep(test.wait)
 				c = p.dialFrom("10.9.8.7")
 				c.subscribe("two/2", "") // without the id, from elsewhere
-				c.authorize(test.user, test.password)
+				c.letIn(test.user, test.password)
 				require.Equal(t, test.want, c.told())
 				require.Zero(t, p.server.Stats().Resumed)
 			})
@@ -554,7 +546,7 @@ func TestResumingOverTCP(t *testing.T) {
 				user := fmt.Sprintf("alice.rig%d", i)
 				c := dial()
 				id := c.subscribe(resumer, "")
-				c.authorize(user, "x")
+				c.letIn(user, "x")
 				d := c.told()
 				jobID, n := c.notify()
 				var paid []work
@@ -568,7 +560,7 @@ func TestResumingOverTCP(t *testing.T) {
 					require.NoError(t, c.conn.Close())
 					c = dial()
 					require.Equal(t, id, c.subscribe(resumer, id))
-					c.authorize(user, "x")
+					c.letIn(user, "x")
 					require.Equal(t, d, c.told())
 					again, _ := c.notify()
 					require.Equal(t, jobID, again)
