@@ -89,8 +89,40 @@ type jobShares struct {
 	id      job.ID // the highest of these
 	job     *job.Job
 	work    chainhash.Hash
-	shares  map[shareKey]struct{}
-	refused int // of shares, those that earned nothing
+	few     []shareKey            // all there are, until there are more than maxFew
+	shares  map[shareKey]struct{} // then
+	refused int                   // of shares, those that earned nothing
+}
+
+// maxFew is how many shares of a job are looked through one by one. Most miners send no more, and a map would take half
+// a kilobyte for them.
+const maxFew = 8
+
+// has reports whether a share is known.
+func (s *jobShares) has(key shareKey) bool {
+	if s.shares != nil {
+		_, ok := s.shares[key]
+		return ok
+	}
+	return slices.Contains(s.few, key)
+}
+
+func (s *jobShares) len() int { return len(s.few) + len(s.shares) }
+
+func (s *jobShares) add(key shareKey) {
+	switch {
+	case s.shares != nil:
+		s.shares[key] = struct{}{}
+	case len(s.few) < maxFew:
+		s.few = append(s.few, key)
+	default:
+		s.shares = make(map[shareKey]struct{}, 2*maxFew)
+		for _, k := range s.few {
+			s.shares[k] = struct{}{}
+		}
+		s.few = nil
+		s.shares[key] = struct{}{}
+	}
 }
 
 // maxRefused bounds what a miner can have us remember without doing any work.
@@ -169,7 +201,7 @@ func (v *Validator) Validate(w *Work, sub *Submission, now time.Time) (r Ruling)
 		headerVersion: version,
 	}
 	seen := v.sharesOf(j, now)
-	if _, ok := seen.shares[key]; ok {
+	if seen.has(key) {
 		// If it is a block, it was handed on when it came first.
 		r.Verdict, r.Solves = Duplicate, false
 		return r
@@ -255,7 +287,7 @@ func (r *Ruling) setVersion(version uint32) {
 func (s *jobShares) remember(key shareKey, worth bool, opts *ValidatorOptions) bool {
 	switch {
 	case worth:
-		if len(s.shares)-s.refused >= opts.MaxShares {
+		if s.len()-s.refused >= opts.MaxShares {
 			return false
 		}
 	case s.refused >= maxRefused:
@@ -263,7 +295,7 @@ func (s *jobShares) remember(key shareKey, worth bool, opts *ValidatorOptions) b
 	default:
 		s.refused++
 	}
-	s.shares[key] = struct{}{}
+	s.add(key)
 	return true
 }
 
@@ -283,7 +315,7 @@ func (v *Validator) sharesOf(j *job.Job, now time.Time) *jobShares {
 		}
 	}
 	v.seen = slices.DeleteFunc(v.seen, func(old jobShares) bool { return v.forgotten(&old, j.ID, now) })
-	v.seen = append(v.seen, jobShares{id: j.ID, job: j, work: work, shares: make(map[shareKey]struct{})})
+	v.seen = append(v.seen, jobShares{id: j.ID, job: j, work: work})
 	return &v.seen[len(v.seen)-1]
 }
 

@@ -226,7 +226,8 @@ func (s *Session) register(ctx context.Context, sc *scratch, r *btcagent.Registe
 	a.tokens = min(maxAgentWorkers, a.tokens+sc.now.Sub(a.refilled).Seconds()*registersPerSecond)
 	a.refilled = sc.now
 	_, known := a.workers[r.SessionID]
-	if a.tokens < 1 || !known && len(a.workers) >= s.srv.opts.MaxAgentWorkers {
+	full := len(a.workers) >= s.srv.opts.MaxAgentWorkers || s.srv.machines.Load() >= int64(s.srv.opts.MaxMachines)
+	if a.tokens < 1 || !known && full {
 		s.srv.counters.unregistered.Add(1)
 		return nil
 	}
@@ -252,6 +253,7 @@ func (s *Session) register(ctx context.Context, sc *scratch, r *btcagent.Registe
 	d := max(a.announced, a.assignable(w.floor(), a.announced))
 	w.history = []agentDifficulty{{difficulty: d}}
 	a.workers[r.SessionID] = w
+	s.srv.machines.Add(1)
 	s.event(&w.miner, MinerConnect, ToldByAgent)
 	s.mu.Unlock()
 	if hook := s.srv.opts.Hooks.Registered; hook != nil {
@@ -273,6 +275,7 @@ func (s *Session) unregister(id uint16) {
 	defer s.mu.Unlock()
 	if w := s.agents.workers[id]; w != nil {
 		delete(s.agents.workers, id)
+		s.srv.machines.Add(-1)
 		s.event(&w.miner, MinerDead, ToldByAgent)
 	}
 }

@@ -103,13 +103,28 @@ func (s *Server) take(j *job.Job, now time.Time) {
 	}
 	enc := s.encode(c, j)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if clean {
 		c.tipAt.Store(now.UnixNano())
 	}
 	c.latest.Store(enc)
+	var p pushed
 	if clean || c.lastEmpty && !j.Empty() || now.Sub(c.lastPush) >= s.opts.NotifyInterval {
-		s.push(enc, clean, now)
+		p = s.push(enc, clean, now)
+	}
+	c.mu.Unlock()
+	s.tell(p)
+}
+
+// A pushed is a job that was sent to everybody.
+type pushed struct {
+	job      *job.Job // nil when none was
+	sessions int
+	took     time.Duration
+}
+
+func (s *Server) tell(p pushed) {
+	if hook := s.opts.Hooks.JobSent; hook != nil && p.job != nil {
+		hook(p.job, p.sessions, p.took)
 	}
 }
 
@@ -124,11 +139,13 @@ func (s *Server) keepSending(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			for _, c := range *s.chains.Load() {
+				var p pushed
 				c.mu.Lock()
 				if enc := c.latest.Load(); enc != nil && now.Sub(c.lastPush) >= s.opts.NotifyInterval {
-					s.push(enc, false, now)
+					p = s.push(enc, false, now)
 				}
 				c.mu.Unlock()
+				s.tell(p)
 			}
 			s.forgetParked(now)
 			sessions = s.expireSilent(sessions, now)
@@ -172,7 +189,7 @@ func (e *encodedJob) line(form idForm, clean bool) []byte {
 }
 
 // push sends a job to every session that is ready for one. The chain's lock is held.
-func (s *Server) push(enc *encodedJob, clean bool, now time.Time) {
+func (s *Server) push(enc *encodedJob, clean bool, now time.Time) pushed {
 	c := enc.chain
 	c.lastPush, c.lastEmpty = now, enc.job.Empty()
 	c.targets = s.snapshot(c.targets)
@@ -197,9 +214,7 @@ func (s *Server) push(enc *encodedJob, clean bool, now time.Time) {
 	work()
 	wg.Wait()
 	clear(c.targets)
-	if hook := s.opts.Hooks.JobSent; hook != nil {
-		hook(enc.job, int(sent.Load()), time.Since(now))
-	}
+	return pushed{enc.job, int(sent.Load()), time.Since(now)}
 }
 
 // inGrace reports whether shares for the last block are still accepted.

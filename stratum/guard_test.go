@@ -381,7 +381,7 @@ func TestAFloodOfRequestsIsClosedInTheEnd(t *testing.T) {
 					require.NoError(t, err)
 					if !strings.Contains(string(line), "pong") {
 						require.False(t, good)
-						require.Equal(t, `{"id":null,"result":null,"error":[20,"stratum: too many requests for too long",null]}`, string(line))
+						require.Equal(t, `{"id":null,"result":null,"error":[20,"too many requests for too long",null]}`, string(line))
 						c.ended()
 						synctest.Wait()
 						require.ErrorIs(t, <-why, stratum.ErrTooMany)

@@ -59,6 +59,10 @@ func (s *Session) admitRequest(sc *scratch) error {
 		return errTooFast
 	}
 	s.pause = pause
+	if pause > 0 && s.guard.mayRaise() {
+		// Its difficulty is far too low. A job it does not have yet brings it the one that its policy thinks right.
+		s.sendNewer(sc)
+	}
 	return nil
 }
 
@@ -183,9 +187,10 @@ func (s *Session) authorize(ctx context.Context, sc *scratch, req *sv1.Request) 
 		return refuse(sv1.CodeInvalidUser)
 	}
 	first := !s.authorized()
-	another := !first && worker.User != s.login.User
-	if another && (!s.srv.opts.MultiWorker || len(s.coworkers) >= maxCoWorkers) {
-		// One connection mines for one user; a miner that wants another connects again.
+	// One more worker of a proxy, whoever its user is; without MultiWorker a machine may only change its name.
+	coworker := s.srv.opts.MultiWorker && !first && worker != *s.login
+	if !first && !coworker && worker.User != s.login.User || coworker && len(s.coworkers) >= maxCoWorkers {
+		// A miner that wants to mine for somebody else connects again.
 		sc.out = appendCode(sc.out, req.ID, sv1.CodeUnauthorized)
 		return nil
 	}
@@ -202,13 +207,11 @@ func (s *Session) authorize(ctx context.Context, sc *scratch, req *sv1.Request) 
 		s.srv.guard.loginFailed(&s.guard, worker, s.srv.clock(time.Now()))
 		return refuse(sv1.CodeInvalidUser)
 	case err != nil || user <= 0:
-		s.srv.opts.Logger.Error("cannot authorize", "worker", worker.String(), "remote", s.remote.String(), "error", err)
+		s.srv.warn(&s.srv.loginLog, "cannot authorize", "worker", worker.String(), "remote", s.remote.String(), "error", err)
 		return refuse(sv1.CodeInternal)
 	}
 	c := s.srv.credit(worker, user)
-	if !s.srv.opts.MultiWorker || first { // the guard knows a proxy by its first worker
-		s.srv.guard.loggedIn(&s.guard, worker, s.srv.clock(time.Now()))
-	} else {
+	if coworker { // the guard knows a proxy by its first worker
 		if s.coworkers == nil {
 			s.coworkers = make(map[string]credit)
 		}
@@ -219,13 +222,16 @@ func (s *Session) authorize(ctx context.Context, sc *scratch, req *sv1.Request) 
 		sc.out = sv1.AppendTrue(sc.out, req.ID)
 		return nil
 	}
+	s.srv.guard.loggedIn(&s.guard, worker, s.srv.clock(time.Now()))
 	if first {
 		at, asked := s.srv.chainOf(""), s.srv.reroutes.Load()
 		router := s.srv.opts.Router
 		if router != nil {
-			name, err := router.Route(ctx, worker, user)
+			ask, cancel := context.WithTimeout(ctx, s.srv.opts.AuthorizeTimeout)
+			name, err := router.Route(ask, worker, user)
+			cancel()
 			if err != nil {
-				s.srv.opts.Logger.Error("cannot route", "worker", worker.String(), "remote", s.remote.String(), "error", err)
+				s.srv.warn(&s.srv.loginLog, "cannot route", "worker", worker.String(), "remote", s.remote.String(), "error", err)
 				return refuse(sv1.CodeInternal)
 			}
 			at = s.srv.chainOf(name)
@@ -264,12 +270,15 @@ func (s *Session) ask(ctx context.Context, sc *scratch, w share.Worker, password
 // in the password, the suggested one, the one that the worker had before, the listener's, the server's.
 func (s *Session) admit(login *share.Worker, userID int32, c credit, at *chain, password string) {
 	last := s.srv.lastDifficulty(c.worker)
-	policy := s.srv.newPolicy(s)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.login, s.userID = login, userID
 	m := &s.miner
-	m.credit, m.policy, s.chain = c, policy, at
+	m.credit, s.chain = c, at
+	s.mu.Unlock()
+	policy := s.srv.newPolicy(s) // which may ask whose it is to be
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.policy = policy
 	s.event(m, MinerConnect, NewConnection)
 	otherwise := s.suggested
 	// Policies that cannot be reset do not change, so there is nothing to go on from; and what one machine had says

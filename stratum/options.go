@@ -64,6 +64,10 @@ type Options struct {
 	// are not registered, and their shares are refused with code 24.
 	MaxAgentWorkers int
 
+	// MaxMachines bounds the machines behind all agents together, each of which costs somewhat more than a kilobyte. 0
+	// means 262,144.
+	MaxMachines int
+
 	// ResumeTime is how long a miner that lost its connection can have its session back: its extranonce1, its
 	// difficulty, the jobs it was sent and the shares that are remembered. 0 means 10m, negative never. A session that
 	// nobody comes back for costs about a kilobyte until then, and what its shares of the last ten minutes take: some 10 KB
@@ -83,7 +87,7 @@ type Options struct {
 	NotifyInterval   time.Duration // a job is sent at least this often; 0 means 30s
 	HandshakeTimeout time.Duration // silence before authorize; 0 means 15s, negative never
 	LoginTimeout     time.Duration // from accept to authorize; 0 means 60s, negative never
-	AuthorizeTimeout time.Duration // what the Authorizer may take, registration included; 0 means 60s
+	AuthorizeTimeout time.Duration // what the Authorizer may take, registration included, and the Router; 0 means 60s
 	IdleTimeout      time.Duration // silence after authorize; 0 means 10m, negative never
 	WriteTimeout     time.Duration // a miner that does not take what is written is dropped; 0 means 2m, negative never
 	DrainTimeout     time.Duration // what Serve waits for sessions to finish when it stops; 0 means 3s
@@ -137,8 +141,7 @@ type Hooks struct {
 
 	Solved func(s *Session, solution *share.Solution, err error) // err is that of the SolutionSink
 
-	// JobSent tells of a job that was pushed to so many sessions. It is called by the goroutine that pushes, with the
-	// chain's lock held: the chain's next job waits for it, and so would Server.Stats, which it must not call.
+	// JobSent tells of a job that was pushed to so many sessions. It is called by the goroutine that pushes.
 	JobSent func(j *job.Job, sessions int, took time.Duration)
 }
 
@@ -160,6 +163,9 @@ func (o *Options) complete() error {
 	def(&o.ResumeTime, 10*time.Minute)
 	if o.MaxAgentWorkers == 0 {
 		o.MaxAgentWorkers = maxAgentWorkers
+	}
+	if o.MaxMachines == 0 {
+		o.MaxMachines = 1 << 18
 	}
 	if o.NiceHash.MinDifficulty == 0 {
 		o.NiceHash.MinDifficulty = 524288
@@ -217,6 +223,9 @@ func (o *Options) complete() error {
 	}
 	if (o.SingleUser.Name == "") != (o.SingleUser.UserID == 0) || o.SingleUser.UserID < 0 {
 		bad("single user %q with number %d: both are needed", o.SingleUser.Name, o.SingleUser.UserID)
+	}
+	if o.MaxMachines < 0 {
+		bad("%d machines behind agents", o.MaxMachines)
 	}
 	if o.MaxAgentWorkers < 1 || o.MaxAgentWorkers > maxAgentWorkers {
 		bad("%d workers behind an agent, want 1 to %d", o.MaxAgentWorkers, maxAgentWorkers)

@@ -30,6 +30,8 @@ type Server struct {
 	guard *guard
 	jobs  atomic.Uint32 // encoded
 
+	machines atomic.Int64 // behind all agents
+
 	slowUntil atomic.Int64  // clock until when the share sink is taken for one that blocks
 	reroutes  atomic.Uint32 // calls of Reroute that have begun
 
@@ -49,7 +51,7 @@ type Server struct {
 
 	counters counters
 
-	refusedLog, junkLog, badLog logLimit
+	refusedLog, junkLog, badLog, loginLog logLimit
 }
 
 type counters struct {

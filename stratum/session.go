@@ -442,6 +442,9 @@ func (s *Session) end(ctx context.Context, reason error) {
 	if user != 0 {
 		s.allDead()
 	}
+	if s.agents != nil {
+		s.srv.machines.Add(-int64(len(s.agents.workers)))
+	}
 	if hook := s.srv.opts.Hooks.Disconnected; hook != nil {
 		hook(s, reason)
 	}
