@@ -394,13 +394,17 @@ func TestForeignersOnAPlainPort(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var log lockedBuffer
-			p, addr := listen(t, stratum.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, stratum.Port{})
+			gone := make(chan error, 1)
+			p, addr := listen(t, stratum.Options{
+				Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				Hooks:  stratum.Hooks{Disconnected: func(_ *stratum.Session, reason error) { gone <- reason }},
+			}, stratum.Port{})
 			c := connect(t, addr)
 			_, err := io.WriteString(c.conn, test.first)
 			require.NoError(t, err)
 			said, err := io.ReadAll(c.conn)
 			require.NoError(t, err, "it is closed with a FIN")
-			p.empty()
+			require.Error(t, <-gone)
 			if test.reply == http400 {
 				require.True(t, strings.HasPrefix(string(said), http400), "%q", said)
 				require.Contains(t, string(said), "Stratum")
