@@ -256,6 +256,8 @@ func (s *Server) drain() {
 func (s *Server) accept(ctx, back context.Context, ln net.Listener, pollers *pollers, serving *sync.WaitGroup) error {
 	port := portOf(ln)
 	delay := time.Duration(0)
+	var said time.Time
+	failures := 0
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
@@ -266,8 +268,11 @@ func (s *Server) accept(ctx, back context.Context, ln net.Listener, pollers *pol
 				return fmt.Errorf("stratum: accept on %v: %w", ln.Addr(), err)
 			}
 			// Descriptors may have run out; they come back as miners leave.
-			if delay == 0 {
-				s.opts.Logger.Error("cannot accept connections, trying again", "listener", ln.Addr().String(), "error", err)
+			failures++
+			if now := time.Now(); now.Sub(said) >= time.Minute { // also when some get in between
+				said = now
+				s.opts.Logger.Error("cannot accept connections, trying again", "listener", ln.Addr().String(), "error", err,
+					"failures", failures)
 			}
 			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
 			select {
