@@ -318,7 +318,7 @@ func TestAttackTwentyThousandAtOnce(t *testing.T) {
 	var limit syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
 	s := startServer(t, 0)
-	count := min(20_000, s.descriptors-100, int(limit.Cur)-openDescriptors()-100)
+	count := min(20_000, s.descriptors-100, int(limit.Cur)-descriptors()-100)
 	good := s.connect()
 	id, n := good.start("alice.rig")
 	before := s.state()
