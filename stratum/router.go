@@ -7,11 +7,10 @@ import (
 	"github.com/poolkit/poolkit/share"
 )
 
-// A Router says which chain a user mines, for servers whose feed carries the jobs of several: [job.Feeds] makes one of the
-// feeds of each. Route is asked when a
-// worker is let in, and again by [Server.Reroute]; an error leaves a session on the chain it has, and refuses a worker
-// that has none. Calls may overlap, and it returns soon after ctx ends; of a worker that is being let in that is when
-// the server stops, and only its connection waits.
+// A Router says which chain a user mines, for servers whose feed carries the jobs of several: [job.Feeds] makes one of
+// the feeds of each. Route is asked when a worker is let in, for as long as [Options.AuthorizeTimeout], and again by
+// [Server.Reroute]; an error leaves a session on the chain it has, and refuses a worker that has none. Calls may overlap,
+// and it returns soon after ctx ends.
 type Router interface {
 	Route(ctx context.Context, w share.Worker, userID int32) (job.Chain, error)
 }
