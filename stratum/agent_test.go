@@ -59,6 +59,20 @@ func onTCP(t testing.TB, opts stratum.Options) (p *pool, addr string) {
 	return p, ln.Addr().String()
 }
 
+// give is broadcast, and returns when the server has sent the job to whoever is there: who comes now gets it once.
+func (p *pool) give(height int32, bits uint32) {
+	p.t.Helper()
+	j := p.broadcast(height, bits)
+	if p.ln != nil {
+		synctest.Wait()
+		return
+	}
+	require.Eventually(p.t, func() bool {
+		c := p.server.Stats().Chains[""]
+		return c.LastJob != nil && c.LastJob.ID == j.ID && !c.LastJobSent.IsZero()
+	}, 10*time.Second, time.Millisecond)
+}
+
 // An agentWire is an agent's connection by the byte.
 type agentWire struct {
 	t    testing.TB
@@ -231,7 +245,7 @@ func farmMines(t *testing.T, p *pool, a *stratumtest.Agent) {
 
 func TestAnAgentsFarmMines(t *testing.T) {
 	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		conn, err := p.ln.Dial(t.Context())
 		require.NoError(t, err)
 		a := stratumtest.NewAgent(conn, nil)
@@ -248,7 +262,7 @@ func TestAnAgentsFarmMines(t *testing.T) {
 
 func TestAnAgentsFarmMinesOverTCP(t *testing.T) {
 	p, addr := onTCP(t, stratum.Options{})
-	p.broadcast(100, hardBits)
+	p.give(100, hardBits)
 	a, err := stratumtest.DialAgent(t.Context(), addr, nil)
 	require.NoError(t, err)
 	defer a.Close()
@@ -262,7 +276,7 @@ func TestAnAgentsFarmMinesOverTCP(t *testing.T) {
 // recorded, once, for the machine that found it.
 func TestAgentsOverTCPAllAtOnce(t *testing.T) {
 	p, addr := onTCP(t, stratum.Options{})
-	p.broadcast(100, hardBits)
+	p.give(100, hardBits)
 	ctx := t.Context()
 	const agents, machines, each = 4, 4, 6
 	var wg sync.WaitGroup
@@ -312,7 +326,7 @@ func TestAgentsOverTCPAllAtOnce(t *testing.T) {
 	for range agents * machines * each / 2 {
 		<-blocks
 	}
-	p.broadcast(101, hardBits)
+	p.give(101, hardBits)
 	wg.Wait()
 	good, seen := int64(0), make(map[string]bool)
 	for _, s := range p.recorded() {
@@ -369,7 +383,7 @@ func (w *agentWire) expectMixed(want []string, index *uint16, where string) {
 
 func TestAgentFramesInTwoPieces(t *testing.T) {
 	in(t, stratum.Options{Limits: stratum.NoLimits()}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		w := p.agentWire()
 		w.login("", true)
 		stream, want := mixed(3)
@@ -407,7 +421,7 @@ func TestAgentFramesInSingleBytes(t *testing.T) {
 	}
 	t.Run("in memory", func(t *testing.T) {
 		in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-			p.broadcast(100, hardBits)
+			p.give(100, hardBits)
 			w := p.agentWire()
 			w.login("", true)
 			test(t, w)
@@ -415,7 +429,7 @@ func TestAgentFramesInSingleBytes(t *testing.T) {
 	})
 	t.Run("over TCP", func(t *testing.T) {
 		p, addr := onTCP(t, stratum.Options{})
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		conn, err := net.Dial("tcp", addr)
 		require.NoError(t, err)
 		w := newAgentWire(t, conn)
@@ -427,7 +441,7 @@ func TestAgentFramesInSingleBytes(t *testing.T) {
 // What was a line is one to its end, whatever bytes are in it, and what is none does not move where frames begin.
 func TestAgentFramesAfterHalfALine(t *testing.T) {
 	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		w := p.agentWire()
 		w.login("", true)
 		before := p.server.Stats().Malformed
@@ -446,7 +460,7 @@ func TestAgentFramesThatCannotBe(t *testing.T) {
 	for size := range 4 {
 		t.Run(fmt.Sprintf("length %d closes", size), func(t *testing.T) {
 			in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-				p.broadcast(100, hardBits)
+				p.give(100, hardBits)
 				w := p.agentWire()
 				w.login("", true)
 				w.send(string([]byte{btcagent.Magic, 2, byte(size), 0}))
@@ -484,7 +498,7 @@ func TestAgentFramesThatCannotBe(t *testing.T) {
 	})
 	t.Run("between subscribe and authorize they are passed over and have no index", func(t *testing.T) {
 		in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-			p.broadcast(100, hardBits)
+			p.give(100, hardBits)
 			w := p.agentWire()
 			w.send(agentSubscribe + "\n")
 			require.Contains(t, w.line(), `"id":"sub"`)
@@ -505,7 +519,7 @@ func TestAgentFramesThatCannotBe(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-					p.broadcast(100, hardBits)
+					p.give(100, hardBits)
 					w := p.agentWire()
 					w.login("", true)
 					w.send(strings.Repeat(bad, 99) + unregisterFrame(1) + strings.Repeat(bad, 99))
@@ -519,9 +533,10 @@ func TestAgentFramesThatCannotBe(t *testing.T) {
 	})
 	t.Run("submits of the wrong size are answered before they close", func(t *testing.T) {
 		in(t, stratum.Options{Limits: stratum.NoLimits()}, func(t *testing.T, p *pool) {
-			p.broadcast(100, hardBits)
+			p.give(100, hardBits)
 			w := p.agentWire()
 			w.login("", true)
+			synctest.Wait() // replies that wait for another writer, here that of the first job, are lost with the end
 			go w.conn.Write([]byte(strings.Repeat(badFrame(btcagent.CommandSubmit, 5)+badFrame(btcagent.CommandSubmit, 700), 50)))
 			for i := range uint16(100) {
 				require.Equal(t, btcagent.SubmitResponse{Index: i, Status: 27}, w.response())
@@ -538,7 +553,7 @@ func TestAFullFarmIsToldInThreeFrames(t *testing.T) {
 		NewPolicy: func(*stratum.Session) difficulty.Policy { return &steps{8192} },
 	}
 	in(t, opts, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		w := p.agentWire()
 		require.EqualValues(t, 16384, w.login("", true))
 		var all []byte
@@ -549,7 +564,7 @@ func TestAFullFarmIsToldInThreeFrames(t *testing.T) {
 		w.nothingBut() // what has the announced difficulty is told nothing
 		require.Equal(t, 65535, p.server.Stats().AgentWorkers)
 
-		p.broadcast(101, hardBits)
+		p.give(101, hardBits)
 		seen := make(map[uint16]bool)
 		for _, count := range []int{32764, 32764, 7} {
 			s := w.difficulties()
@@ -561,14 +576,14 @@ func TestAFullFarmIsToldInThreeFrames(t *testing.T) {
 		}
 		require.Len(t, seen, 65535)
 		w.job()
-		p.broadcast(102, hardBits)
+		p.give(102, hardBits)
 		w.job() // nothing changed
 	})
 }
 
 func TestTheIndexOfAnAgentsSubmitsWrapsAndStaysAligned(t *testing.T) {
 	in(t, stratum.Options{Limits: stratum.NoLimits()}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		w := p.agentWire()
 		w.login("", true)
 		w.send(registerFrame(1, "x", "y"))
@@ -618,7 +633,7 @@ func TestWhenAgentsAreAnswered(t *testing.T) {
 	}
 	t.Run("asked for before all else", func(t *testing.T) {
 		in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-			p.broadcast(100, hardBits)
+			p.give(100, hardBits)
 			w := p.agentWire()
 			ask(w)
 			login(w)
@@ -629,7 +644,7 @@ func TestWhenAgentsAreAnswered(t *testing.T) {
 	t.Run("asked for with every spelling", func(t *testing.T) {
 		for _, params := range []string{`,"params":["subres"]`, `,"params":[["verrol","subres"]]`} {
 			in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-				p.broadcast(100, hardBits)
+				p.give(100, hardBits)
 				w := p.agentWire()
 				w.send(`{"id":1,"method":"agent.get_capabilities"` + params + "}\n")
 				w.line()
@@ -641,7 +656,7 @@ func TestWhenAgentsAreAnswered(t *testing.T) {
 	})
 	t.Run("never asked for", func(t *testing.T) {
 		in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-			p.broadcast(100, hardBits)
+			p.give(100, hardBits)
 			w := p.agentWire()
 			w.send(`{"id":1,"method":"agent.get_capabilities","params":[["verrol"]]}` + "\n")
 			require.Equal(t, `{"id":1,"result":{"capabilities":["verrol","subres"]},"error":null}`, w.line())
@@ -691,7 +706,7 @@ func TestMachinesBehindAnAgentComeAndGo(t *testing.T) {
 		},
 	}}
 	in(t, opts, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		ctx := t.Context()
 		a := p.agent(&stratumtest.AgentOptions{User: "farm"})
 		_, text := events.take()
@@ -912,7 +927,7 @@ func TestEachMachineBehindAnAgentHasItsOwnDifficulty(t *testing.T) {
 		return &policy
 	}}
 	in(t, opts, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		ctx := t.Context()
 		a := p.agent(nil)
 		first, err := a.NextJob(ctx)
@@ -925,7 +940,7 @@ func TestEachMachineBehindAnAgentHasItsOwnDifficulty(t *testing.T) {
 		time.Sleep(time.Second)
 		for range 5 {
 			time.Sleep(20 * time.Second)
-			p.broadcast(100, hardBits) // on the same tip, so that the first job stays good
+			p.give(100, hardBits) // on the same tip, so that the first job stays good
 			time.Sleep(10 * time.Second)
 		}
 		synctest.Wait()
@@ -980,7 +995,7 @@ func TestTheAnnouncedDifficultyNeverChanges(t *testing.T) {
 	opts := stratum.Options{StartDifficulty: 16384, MinDifficulty: 64,
 		NewPolicy: func(*stratum.Session) difficulty.Policy { return nil }} // the server's own vardiff
 	in(t, opts, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		w := p.agentWire()
 		require.EqualValues(t, 16384, w.login("", true))
 		w.send(registerFrame(1, "x", "idle"))
@@ -1001,7 +1016,7 @@ func TestTheAnnouncedDifficultyNeverChanges(t *testing.T) {
 			}
 		}
 		for range 20 {
-			p.broadcast(100, hardBits)
+			p.give(100, hardBits)
 			read()
 			time.Sleep(30 * time.Second)
 		}
@@ -1009,7 +1024,7 @@ func TestTheAnnouncedDifficultyNeverChanges(t *testing.T) {
 		require.Equal(t, 8, frames)
 		w.send(registerFrame(2, "x", "new") + registerFrame(1, "x", "again"))
 		synctest.Wait()
-		p.broadcast(101, hardBits)
+		p.give(101, hardBits)
 		line, f := w.read()
 		for strings.Contains(line, "mining.notify") && !strings.Contains(line, ",true]") {
 			line, f = w.read()
@@ -1045,7 +1060,7 @@ func TestThePasswordOfAnAgent(t *testing.T) {
 			opts := stratum.Options{StartDifficulty: 16384, MinDifficulty: 64, MaxDifficulty: 1 << 40,
 				NewPolicy: func(*stratum.Session) difficulty.Policy { return nil }}
 			in(t, opts, func(t *testing.T, p *pool) {
-				p.broadcast(100, hardBits)
+				p.give(100, hardBits)
 				w := p.agentWire()
 				require.Equal(t, test.announced, w.login(test.password, true))
 				w.send(registerFrame(1, "x", "y"))
@@ -1053,7 +1068,7 @@ func TestThePasswordOfAnAgent(t *testing.T) {
 				last := exponentOf(test.announced)
 				for range 40 {
 					time.Sleep(30 * time.Second)
-					p.broadcast(100, hardBits)
+					p.give(100, hardBits)
 					line, f := w.read()
 					for line == "" {
 						var s btcagent.SetDifficulty
@@ -1078,12 +1093,12 @@ func exponentOf(d float64) (e uint8) {
 // Bounds that no frame can name are rounded the same way at every moment of a machine's life.
 func TestAgentsWithBoundsThatAreNoPowersOfTwo(t *testing.T) {
 	in(t, stratum.Options{StartDifficulty: 10000, MinDifficulty: 10000, MaxDifficulty: 20000}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		w := p.agentWire()
 		require.EqualValues(t, 8192, w.login("", true))
 		w.send(registerFrame(1, "x", "y"))
 		w.nothingBut()
-		p.broadcast(101, hardBits)
+		p.give(101, hardBits)
 		w.job() // and no frame
 	})
 }
@@ -1091,7 +1106,7 @@ func TestAgentsWithBoundsThatAreNoPowersOfTwo(t *testing.T) {
 func TestANiceHashMachineBehindAnAgentIsToldAtOnce(t *testing.T) {
 	opts := stratum.Options{NiceHash: stratum.NiceHashOptions{MinDifficulty: 1 << 19}}
 	in(t, opts, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		ctx := t.Context()
 		a := p.agent(nil)
 		j, err := a.NextJob(ctx)
@@ -1126,7 +1141,7 @@ func TestTheMinimumThatAnAgentConfigures(t *testing.T) {
 	opts := stratum.Options{StartDifficulty: 1024, MinDifficulty: 64,
 		NewPolicy: func(*stratum.Session) difficulty.Policy { return nil }}
 	in(t, opts, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		w := p.agentWire()
 		w.send(`{"id":1,"method":"mining.configure","params":[["minimum-difficulty"],{"minimum-difficulty.value":4096}]}` + "\n")
 		w.line()
@@ -1135,7 +1150,7 @@ func TestTheMinimumThatAnAgentConfigures(t *testing.T) {
 		w.nothingBut()
 		for range 10 {
 			time.Sleep(30 * time.Second)
-			p.broadcast(100, hardBits)
+			p.give(100, hardBits)
 			w.job() // an idle machine stays where it is
 		}
 	})
@@ -1167,7 +1182,7 @@ func TestThePolicyOfAMachineHearsOfItsMinimum(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, opts, func(t *testing.T, p *pool) {
-				p.broadcast(100, hardBits)
+				p.give(100, hardBits)
 				w := p.agentWire()
 				w.send(`{"id":1,"method":"mining.configure","params":[["minimum-difficulty"],{"minimum-difficulty.value":` +
 					test.configured + `}]}` + "\n")
@@ -1184,7 +1199,7 @@ func TestThePolicyOfAMachineHearsOfItsMinimum(t *testing.T) {
 
 func TestMaxAgentWorkers(t *testing.T) {
 	in(t, stratum.Options{MaxAgentWorkers: 2}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		ctx := t.Context()
 		a := p.agent(nil)
 		j, err := a.NextJob(ctx)
@@ -1235,7 +1250,7 @@ func TestAFloodOfMachinesBehindAnAgent(t *testing.T) {
 
 func TestABlockFoundByAMachineBehindAnAgent(t *testing.T) {
 	in(t, stratum.Options{StartDifficulty: 1 << 20, MinDifficulty: 1 << 20}, func(t *testing.T, p *pool) {
-		p.broadcast(100, regtestBits)
+		p.give(100, regtestBits)
 		ctx := t.Context()
 		a := p.agent(&stratumtest.AgentOptions{User: "farm"})
 		j, err := a.NextJob(ctx)
@@ -1262,7 +1277,7 @@ func TestABlockFoundByAMachineBehindAnAgent(t *testing.T) {
 // that remembers nothing.
 func TestAResumedSessionIsNoAgent(t *testing.T) {
 	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		c := p.dial()
 		id, n := c.start("alice.rig")
 		w := c.solve(id, n, easy, 0, false) // with an extranonce2 that a machine behind an agent could have
@@ -1295,7 +1310,7 @@ func TestAResumedSessionIsNoAgent(t *testing.T) {
 func TestAnAgentDoesNotGoOnFromAMinersDifficulty(t *testing.T) {
 	in(t, stratum.Options{StartDifficulty: 1024, MinDifficulty: 64,
 		NewPolicy: func(*stratum.Session) difficulty.Policy { return nil }}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		c := p.dial()
 		c.send(`{"id":1,"method":"mining.subscribe","params":["test/1.0"]}`)
 		c.line()

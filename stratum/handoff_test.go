@@ -72,8 +72,7 @@ func TestSessionsGoOnInTheNextProcess(t *testing.T) {
 		p, serve := process(t, stratum.Options{})
 		serve()
 		for range 3 {
-			p.broadcast(100, hardBits) // so that short ids do not begin at 0
-			synctest.Wait()
+			p.give(100, hardBits) // so that short ids do not begin at 0
 		}
 		lost := p.was("10.0.0.1", "alice.lost")
 		time.Sleep(time.Minute)
@@ -88,8 +87,7 @@ func TestSessionsGoOnInTheNextProcess(t *testing.T) {
 
 		p, restored := p.next(stratum.Options{})
 		require.Equal(t, 2, restored)
-		p.broadcast(101, hardBits)
-		synctest.Wait()
+		p.give(101, hardBits)
 
 		c := p.dialFrom("10.0.0.2")
 		require.Equal(t, id, c.subscribe(resumer, id))
@@ -120,8 +118,7 @@ func TestSessionsOutliveSeveralProcesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, serve := process(t, stratum.Options{})
 		serve()
-		p.broadcast(100, hardBits)
-		synctest.Wait()
+		p.give(100, hardBits)
 		id := p.was("10.0.0.1", "alice.rig")
 		for range 3 {
 			time.Sleep(2 * time.Minute)
@@ -129,8 +126,7 @@ func TestSessionsOutliveSeveralProcesses(t *testing.T) {
 			p, restored = p.next(stratum.Options{})
 			require.Equal(t, 1, restored)
 		}
-		p.broadcast(101, hardBits)
-		synctest.Wait()
+		p.give(101, hardBits)
 		time.Sleep(4*time.Minute - 2*time.Second)
 		c := p.dialFrom("10.0.0.1")
 		require.Equal(t, id, c.subscribe(resumer, id))
@@ -142,8 +138,7 @@ func TestRestoredSessionsEndInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, serve := process(t, stratum.Options{})
 		serve()
-		p.broadcast(100, hardBits)
-		synctest.Wait()
+		p.give(100, hardBits)
 		const n = 12 // by minute; the order in which they are saved is any
 		var ids []string
 		for i := range n {
@@ -153,8 +148,7 @@ func TestRestoredSessionsEndInTime(t *testing.T) {
 		time.Sleep(time.Second / 2) // the server looks every second
 		p, restored := p.next(stratum.Options{})
 		require.Equal(t, 9, restored, "those that have been lost for 1 to 9 minutes; the tenth was up just now")
-		p.broadcast(101, hardBits)
-		synctest.Wait()
+		p.give(101, hardBits)
 		for left := restored; left > 0; left-- {
 			require.Equal(t, left, p.server.Stats().Parked)
 			time.Sleep(time.Minute)
@@ -172,8 +166,7 @@ func TestTheNewestSessionsAreRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, serve := process(t, stratum.Options{})
 		serve()
-		p.broadcast(100, hardBits)
-		synctest.Wait()
+		p.give(100, hardBits)
 		var ids []string
 		for i := range 12 {
 			ids = append(ids, p.was("10.0.0.1", fmt.Sprint("alice.", i)))
@@ -181,8 +174,7 @@ func TestTheNewestSessionsAreRestored(t *testing.T) {
 		}
 		p, restored := p.next(stratum.Options{MaxParked: 4})
 		require.Equal(t, 4, restored)
-		p.broadcast(101, hardBits)
-		synctest.Wait()
+		p.give(101, hardBits)
 		for i, id := range ids {
 			p.dialFrom("10.0.0.1").subscribe(resumer, id)
 			require.EqualValues(t, max(0, i-7), p.server.Stats().Resumed, "session %d", i)
@@ -194,8 +186,7 @@ func TestAServerWithAnotherIDRestoresNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, serve := process(t, stratum.Options{ServerID: 1})
 		serve()
-		p.broadcast(100, hardBits)
-		synctest.Wait()
+		p.give(100, hardBits)
 		id := p.was("10.0.0.1", "alice.rig")
 		p, restored := p.next(stratum.Options{ServerID: 2})
 		require.Zero(t, restored)
@@ -207,8 +198,7 @@ func TestAServerWithoutResumingRestoresNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, serve := process(t, stratum.Options{})
 		serve()
-		p.broadcast(100, hardBits)
-		synctest.Wait()
+		p.give(100, hardBits)
 		p.was("10.0.0.1", "alice.rig")
 		_, restored := p.next(stratum.Options{ResumeTime: -1})
 		require.Zero(t, restored)
@@ -225,7 +215,7 @@ func TestShortIDsDoNotCollideAcrossProcesses(t *testing.T) {
 			c := p.dial()
 			c.login("alice.rig")
 			for i := range 40 {
-				p.broadcast(int32(100+100*round+i), hardBits)
+				p.give(int32(100+100*round+i), hardBits)
 				if i == 0 {
 					c.told()
 				}
@@ -296,8 +286,7 @@ func TestRestoringWhatNobodySaved(t *testing.T) {
 					require.ErrorContains(t, err, test.err)
 				}
 				serve()
-				p.broadcast(100, hardBits)
-				synctest.Wait()
+				p.give(100, hardBits)
 				c := p.dialFrom("10.0.0.1")
 				require.Equal(t, test.restored == 1, c.subscribe("x", "01000005") == "01000005")
 				c.letIn("alice.rig", "x")
@@ -360,8 +349,7 @@ func FuzzRestoreSessions(f *testing.F) {
 			require.Equal(t, restored, again)
 
 			serve()
-			p.broadcast(100, hardBits)
-			synctest.Wait()
+			p.give(100, hardBits)
 			c := p.dialFrom("10.0.0.1")
 			c.subscribe("x", "01000005")
 			c.letIn("alice.rig", "x")

@@ -85,14 +85,14 @@ func (p *pool) was(ip, user string) (id string) {
 
 func TestASessionThatIsResumedGoesOnWhereItWas(t *testing.T) {
 	in(t, stratum.Options{NewPolicy: startAt(easy)}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		c := p.dial()
 		en1 := c.subscribe(resumer, "")
 		c.letIn("alice.rig", fmt.Sprint("d=", float64(easy/2), ",md=", float64(easy/2)))
 		d := c.told()
 		old, oldWork := c.notify()
 		time.Sleep(time.Second)
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		id, n := c.notify()
 		require.NotEqual(t, old, id)
 		credited := c.solve(id, n, d, 0, false)
@@ -124,7 +124,7 @@ func TestASessionThatIsResumedGoesOnWhereItWas(t *testing.T) {
 		st := p.server.Stats()
 		require.EqualValues(t, 1, st.Resumed)
 		require.Zero(t, st.Parked)
-		p.broadcast(101, hardBits)
+		p.give(101, hardBits)
 		_, n = c.notify() // the difficulty stays
 		require.True(t, n.Clean)
 
@@ -141,15 +141,14 @@ func TestASessionThatIsResumedGoesOnWhereItWas(t *testing.T) {
 
 func TestWishesCountBeforeAResumedDifficulty(t *testing.T) {
 	in(t, stratum.Options{NewPolicy: startAt(1024), StartDifficulty: 1024, MinDifficulty: 64}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		c := p.dial()
 		en1 := c.subscribe(resumer, "")
 		c.letIn("alice.rig", "d=4096")
 		require.EqualValues(t, 4096, c.told())
 		c.notify()
 		c.lost()
-		p.broadcast(101, hardBits)
-		synctest.Wait()
+		p.give(101, hardBits)
 
 		c = p.dial()
 		require.Equal(t, en1, c.subscribe(resumer, en1))
@@ -163,7 +162,7 @@ func TestWishesCountBeforeAResumedDifficulty(t *testing.T) {
 		c.letIn("alice.rig", "d=512")
 		require.EqualValues(t, 256, c.told(), "work from before is worth what it was")
 		c.notify()
-		p.broadcast(102, hardBits)
+		p.give(102, hardBits)
 		require.EqualValues(t, 512, c.told())
 	})
 }
@@ -203,7 +202,7 @@ func TestWhoCannotResume(t *testing.T) {
 	} {
 		t.Run(a.name, func(t *testing.T) {
 			in(t, stratum.Options{ResumeTime: a.resume}, func(t *testing.T, p *pool) {
-				p.broadcast(100, hardBits)
+				p.give(100, hardBits)
 				p.dial().subscribe("x", "") // so that the id is not the first
 				id := p.was(home, "alice.rig")
 				time.Sleep(a.wait)
@@ -241,7 +240,7 @@ func TestWhatLeavesNothingToResume(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-				p.broadcast(100, hardBits)
+				p.give(100, hardBits)
 				c := p.dial()
 				id := test.live(c)
 				c.lost()
@@ -274,7 +273,7 @@ func TestALiveSessionIsNeverTakenOver(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-				p.broadcast(100, hardBits)
+				p.give(100, hardBits)
 				live := p.dialFrom("10.0.0.1")
 				id := live.subscribe(resumer, "")
 				live.letIn("alice.rig", "x")
@@ -306,7 +305,7 @@ func TestALiveSessionIsNeverTakenOver(t *testing.T) {
 // A miner often connects again before the server knows that it has left.
 func TestASessionThatIsAboutToEndIsWaitedFor(t *testing.T) {
 	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		old := p.dial()
 		id := old.subscribe(resumer, "")
 		old.letIn("alice.rig", "x")
@@ -345,7 +344,7 @@ func TestASessionThatIsAboutToEndIsWaitedFor(t *testing.T) {
 // A second subscribe is answered as the first was, whatever it names.
 func TestAMinerThatHasItsExtranonceKeepsIt(t *testing.T) {
 	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		parked := p.was("127.0.0.1", "alice.rig")
 		c := p.dial()
 		id := c.subscribe(resumer, "")
@@ -362,7 +361,7 @@ func TestAMinerThatHasItsExtranonceKeepsIt(t *testing.T) {
 
 func TestTheOldestOfTooManyLostSessionsIsGivenUp(t *testing.T) {
 	in(t, stratum.Options{MaxParked: 2}, func(t *testing.T, p *pool) {
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		var ids []string
 		for i := range 3 {
 			ids = append(ids, p.was("127.0.0.1", fmt.Sprintf("alice.rig%d", i)))
@@ -410,7 +409,7 @@ func TestThePrefixOfALostSessionIsHeld(t *testing.T) {
 	l := newLedger()
 	in(t, stratum.Options{Extranonces: l}, func(t *testing.T, p *pool) {
 		l.began = time.Now()
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		never := p.was("127.0.0.1", "alice.never")
 		again := p.was("127.0.0.1", "alice.again")
 		time.Sleep(5 * time.Minute)
@@ -444,7 +443,7 @@ func TestAMovedSessionIsResumedWithAllItHad(t *testing.T) {
 	l := newLedger()
 	in(t, stratum.Options{Extranonces: l}, func(t *testing.T, p *pool) {
 		l.began = time.Now()
-		p.broadcast(100, hardBits)
+		p.give(100, hardBits)
 		c := p.dial()
 		first := c.subscribe(resumer, "")
 		c.send(`{"id":5,"method":"mining.extranonce.subscribe","params":[]}`)
@@ -465,7 +464,7 @@ func TestAMovedSessionIsResumedWithAllItHad(t *testing.T) {
 			return true
 		})
 		second := hex.EncodeToString(c.en1)
-		p.broadcast(101, hardBits)
+		p.give(101, hardBits)
 		id, n := c.notify()
 		w := c.solve(id, n, easy, 0, false)
 		require.Equal(t, "true", c.submit(w))
@@ -512,7 +511,7 @@ func TestAWorkerThatComesBackHasItsDifficulty(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			in(t, stratum.Options{NewPolicy: startAt(1024), StartDifficulty: 1024, MinDifficulty: 64}, func(t *testing.T, p *pool) {
-				p.broadcast(100, hardBits)
+				p.give(100, hardBits)
 				c := p.dial()
 				c.subscribe("one/1", "")
 				c.letIn("alice.rig", "d=4096")
@@ -533,7 +532,7 @@ func TestAWorkerThatComesBackHasItsDifficulty(t *testing.T) {
 // Real sockets are waited for by pollers, which must not wait for a session that is about to end.
 func TestResumingOverTCP(t *testing.T) {
 	p, addr := onTCP(t, stratum.Options{NewPolicy: startAt(easy)})
-	p.broadcast(100, hardBits)
+	p.give(100, hardBits)
 	t.Run("miners", func(t *testing.T) {
 		for i := range 8 {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
