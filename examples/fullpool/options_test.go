@@ -155,3 +155,26 @@ func TestBansCanBeTurnedOff(t *testing.T) {
 		require.Equal(t, 0, p.stop())
 	}
 }
+
+func TestAffordable(t *testing.T) {
+	for _, tt := range []struct {
+		name                  string
+		sessions, descriptors int
+		want                  int
+		fewer                 bool
+	}{
+		{"the default fits", 0, 16256, 0, false},
+		{"the default does not", 0, 16255, 15999, true},
+		{"no limit but that of the descriptors", -1, 1 << 20, 1<<20 - 256, true},
+		{"a number that fits", 100, 1024, 100, false},
+		{"a number that does not", 1000, 1024, 768, true},
+		{"hardly any descriptors", 1000, 64, 32, true},
+		{"descriptors that nobody counts", -1, 0, -1, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, fewer := affordable(tt.sessions, tt.descriptors)
+			require.Equal(t, tt.want, got)
+			require.Equal(t, tt.fewer, fewer)
+		})
+	}
+}

@@ -345,6 +345,11 @@ func (p *pool) openServer(shares *sharelog.Dir, sessions []byte) error {
 	}
 	opts := p.cfg.serverOptions()
 	opts.Logger = p.log
+	if most, fewer := affordable(opts.MaxSessions, descriptorLimit()); fewer {
+		opts.MaxSessions = most
+		p.log.Warn("the limit of descriptors allows fewer miners than -max-sessions does", "max-sessions", most,
+			"descriptors", descriptorLimit())
+	}
 	opts.Hooks = stratum.Hooks{
 		Authorized: func(s *stratum.Session) { p.learnName(s.Worker()) },
 		Registered: func(_ *stratum.Session, w share.Worker, userID int32) { p.learnName(w, userID) },

@@ -295,3 +295,21 @@ func (c *config) serverOptions() *stratum.Options {
 	}
 	return o
 }
+
+// spareDescriptors are kept from miners: a pool without any cannot reach its node to submit a block, nor begin another
+// file of the share log.
+const spareDescriptors = 256
+
+// affordable returns how many miners the descriptors of the process suffice for, where that is fewer than there may be:
+// those beyond are refused, and go to another pool, where they would otherwise wait at a door that nobody opens.
+func affordable(maxSessions, descriptors int) (sessions int, fewer bool) {
+	most := max(descriptors-spareDescriptors, descriptors/2)
+	wanted := maxSessions
+	if wanted == 0 {
+		wanted = 16000 // stratum's default
+	}
+	if descriptors == 0 || wanted > 0 && wanted <= most {
+		return maxSessions, false
+	}
+	return most, true
+}
