@@ -536,7 +536,6 @@ func TestAgentFramesThatCannotBe(t *testing.T) {
 			p.give(100, hardBits)
 			w := p.agentWire()
 			w.login("", true)
-			synctest.Wait() // replies that wait for another writer, here that of the first job, are lost with the end
 			go w.conn.Write([]byte(strings.Repeat(badFrame(btcagent.CommandSubmit, 5)+badFrame(btcagent.CommandSubmit, 700), 50)))
 			for i := range uint16(100) {
 				require.Equal(t, btcagent.SubmitResponse{Index: i, Status: 27}, w.response())
@@ -1369,5 +1368,32 @@ func TestAgentsOfARoutedUserMoveTogether(t *testing.T) {
 		}
 		shares := p.recorded()
 		require.Equal(t, []job.Chain{"one", "two"}, []job.Chain{shares[0].Chain, shares[1].Chain})
+	})
+}
+
+// Whoever does not read replies is not read from, also while a job is on its way to it: replies do not pile up until
+// it is dropped for that.
+func TestRepliesWaitForAMinerThatIsSentAJob(t *testing.T) {
+	in(t, stratum.Options{Limits: stratum.NoLimits(), NotifyInterval: time.Hour}, func(t *testing.T, p *pool) {
+		p.give(100, hardBits)
+		w := p.agentWire()
+		w.login("", true)
+		p.give(101, hardBits) // and it is not read
+		const n = 50_000      // 500 KB of responses, where 256 may wait
+		sent := make(chan error, 1)
+		go func() {
+			_, err := w.conn.Write([]byte(strings.Repeat(submitFrame(9, 1, 1), n)))
+			sent <- err
+		}()
+		time.Sleep(time.Minute)
+		w.job()
+		for i := range n {
+			line, _ := w.read()
+			require.Empty(t, line, "response %d", i)
+			if i == n/2 {
+				time.Sleep(20 * time.Second)
+			}
+		}
+		require.NoError(t, <-sent)
 	})
 }

@@ -89,12 +89,15 @@ func (o *outbox) write(lines []byte) error {
 		return nil
 	}
 	o.mu.Lock()
-	if o.err != nil || o.writing {
+	for o.err == nil && o.writing { // a push that the miner has not taken yet goes first
+		o.mu.Unlock()
+		o.sess.mayBlock()
+		o.flush()
+		o.mu.Lock()
+	}
+	if o.err != nil {
 		defer o.mu.Unlock()
-		if o.err != nil {
-			return o.err
-		}
-		return o.enqueue(lines)
+		return o.err
 	}
 	o.writing, o.taken = true, len(lines)
 	raw := o.raw
