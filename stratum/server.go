@@ -32,8 +32,8 @@ type Server struct {
 
 	machines atomic.Int64 // behind all agents
 
-	slowUntil atomic.Int64  // clock until when the share sink is taken for one that blocks
-	reroutes  atomic.Uint32 // calls of Reroute that have begun
+	slowPuts atomic.Int32  // how slow the share sink was lately; see Session.put
+	reroutes atomic.Uint32 // calls of Reroute that have begun
 
 	chains atomic.Pointer[map[job.Chain]*chain] // replaced under mu
 

@@ -229,17 +229,30 @@ func (s *Session) settle(ctx context.Context, sc *scratch) error {
 	return nil
 }
 
-// slowPut is what makes a Sink count as one that blocks, for a second: pollers then do not call it themselves.
-const slowPut = 200 * time.Microsecond
+// A Sink that blocks is called by pollers only after somebody else polls. It counts as one when it took slowPut several
+// times with few quick calls between them: a single slow call is the scheduler's doing, mostly, and to hand the polling
+// over costs as much as a dozen shares.
+const (
+	slowPut     = 200 * time.Microsecond
+	slowWeight  = 8  // quick calls that make up for a slow one
+	slowEnough  = 32 // four slow calls more than that
+	slowAtWorst = 64
+)
 
 func (s *Session) put(ctx context.Context, shares []share.Share) error {
-	start := s.srv.clock(time.Now())
-	if start < s.srv.slowUntil.Load() {
+	slow := &s.srv.slowPuts
+	before := slow.Load()
+	if before >= slowEnough {
 		s.mayBlock()
 	}
+	start := time.Now()
 	err := s.srv.shares.Put(ctx, shares)
-	if end := s.srv.clock(time.Now()); end-start > int64(slowPut) {
-		s.srv.slowUntil.Store(end + int64(time.Second))
+	// What another session counts at the same moment may be lost, which does not matter here.
+	switch took := time.Since(start); {
+	case took > slowPut:
+		slow.Store(min(before+slowWeight, slowAtWorst))
+	case before > 0:
+		slow.Store(before - 1)
 	}
 	return err
 }
