@@ -752,3 +752,26 @@ func TestAMinerThatLeavesWhileItIsRegistered(t *testing.T) {
 		require.Equal(t, 0, len(taken)%2, "whoever comes also goes: %v", taken)
 	})
 }
+
+// The job that a miner has when it is moved is not sent again under its id, which would not tell which of two
+// extranonces a share was found with.
+func TestAMoveDoesNotSendTheSameJobAgain(t *testing.T) {
+	in(t, stratum.Options{NotifyInterval: 10 * time.Second}, func(t *testing.T, p *pool) {
+		p.broadcast(100, hardBits)
+		synctest.Wait()
+		c := p.dial()
+		id, n := c.start("alice.rig")
+		c.send(`{"id":3,"method":"mining.extranonce.subscribe","params":[]}`)
+		require.Equal(t, `{"id":3,"result":true,"error":null}`, c.line())
+		require.NoError(t, p.only().Move())
+		require.Equal(t, `{"id":null,"method":"mining.set_extranonce","params":["01000001",8]}`, c.line())
+		time.Sleep(35 * time.Second) // in which others are sent the job three times
+		require.Equal(t, "true", c.submit(c.solve(id, n, easy, 0, false)), "found with the old extranonce")
+		p.broadcast(100, hardBits)
+		next, n2 := c.notify()
+		require.NotEqual(t, id, next)
+		require.Equal(t, "true", c.submit(c.solve(id, n, easy, 1<<20, false)))
+		c.en1 = []byte{1, 0, 0, 1}
+		require.Equal(t, "true", c.submit(c.solve(next, n2, easy, 0, false)))
+	})
+}

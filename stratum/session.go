@@ -588,6 +588,11 @@ func (s *Session) push(buf *[]byte, enc *encodedJob, clean bool, now time.Time) 
 	if !s.ready || s.chain != enc.chain {
 		return false
 	}
+	if n := len(s.sent); n > 0 && s.sent[n-1].job == enc.job && s.sent[n-1].prefix != s.prefix {
+		// The miner has moved since it was sent this job. Sent again it would have one id for work under two
+		// extranonces, and shares on their way would be judged by the wrong one.
+		return false
+	}
 	before, line := s.nextJob((*buf)[:0], enc, clean, now)
 	if len(before) > 0 {
 		*buf = append(before, line...)
