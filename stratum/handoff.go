@@ -31,6 +31,7 @@ type savedSession struct {
 	User       string                `json:"user"`
 	Worker     string                `json:"worker"`
 	Difficulty difficulty.Difficulty `json:"difficulty"`
+	Wish       difficulty.Difficulty `json:"wish,omitempty"`
 }
 
 // maxSavedServer bounds what RestoreSessions reads: more sessions than one process can have connections.
@@ -52,7 +53,7 @@ func (s *Server) SaveSessions(w io.Writer) error {
 	for _, p := range s.lot.byPrefix {
 		saved.Sessions = append(saved.Sessions, savedSession{
 			Prefix: p.prefix, Ended: p.at.UTC(), IP: p.addr, Agent: p.agent,
-			User: p.worker.User, Worker: p.worker.Name, Difficulty: p.difficulty,
+			User: p.worker.User, Worker: p.worker.Name, Difficulty: p.difficulty, Wish: p.wish,
 		})
 	}
 	s.mu.Unlock()
@@ -88,7 +89,7 @@ func (s *Server) RestoreSessions(r io.Reader) (int, error) {
 	for i := range saved.Sessions {
 		v := &saved.Sessions[i]
 		gone := now.Sub(v.Ended)
-		if !v.IP.IsValid() || v.User == "" || !v.Difficulty.Valid() || gone >= s.opts.ResumeTime || len(restored) >= s.opts.MaxParked {
+		if !v.IP.IsValid() || v.User == "" || !v.Difficulty.Valid() || v.Wish != 0 && !v.Wish.Valid() || gone >= s.opts.ResumeTime || len(restored) >= s.opts.MaxParked {
 			continue
 		}
 		if err := reserver.Reserve(v.Prefix, now); err != nil {
@@ -101,6 +102,7 @@ func (s *Server) RestoreSessions(r io.Reader) (int, error) {
 			agent:      v.Agent,
 			worker:     share.Worker{User: v.User, Name: v.Worker},
 			difficulty: v.Difficulty,
+			wish:       v.Wish,
 		}
 		p.validator.Init(&s.opts.Validation)
 		restored = append(restored, p)

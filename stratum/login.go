@@ -280,13 +280,16 @@ func (s *Session) admit(login *share.Worker, userID int32, c credit, at *chain, 
 	defer s.mu.Unlock()
 	m.policy = policy
 	s.event(m, MinerConnect, NewConnection)
+	// A policy that cannot be reset has its own say, so what it said before is nothing to go on from. And what one machine
+	// had says nothing about the many behind an agent.
 	otherwise := s.suggested
-	// Policies that cannot be reset do not change, so there is nothing to go on from; and what one machine had says
-	// nothing about the many behind an agent.
 	if _, ok := policy.(difficulty.Resetter); ok && s.agents == nil {
 		otherwise = cmp.Or(s.suggested, s.resumeFrom, last)
 	}
 	s.applyPassword(password, otherwise)
+	if o := passwordOptions(password); s.agents == nil && s.suggested == 0 && o.start == 0 && o.fixed == 0 {
+		m.fixed = s.resumeWish // what it had asked for holds as long as it asks for nothing else
+	}
 	s.state.Store(uint32(Authorized))
 }
 

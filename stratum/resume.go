@@ -23,6 +23,7 @@ type parkedSession struct {
 	agent      string
 	worker     share.Worker
 	difficulty difficulty.Difficulty
+	wish       difficulty.Difficulty // what the miner had asked for, where the policy could not be told
 	validator  share.Validator
 	sent       []sentJob
 	last       *job.Job
@@ -92,6 +93,7 @@ func (s *Session) park(now time.Time) *parkedSession {
 		agent:      s.miner.agent,
 		worker:     s.miner.worker,
 		difficulty: s.sentDiff,
+		wish:       s.miner.fixed,
 		validator:  s.validator,
 		sent:       s.sent,
 		last:       s.last,
@@ -177,7 +179,7 @@ func (s *Session) resume(id, agent string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.validator, s.sent, s.last = p.validator, p.sent, p.last
-	s.resumeFrom = p.difficulty
+	s.resumeFrom, s.resumeWish = p.difficulty, p.wish
 	srv.counters.resumed.Add(1)
 }
 

@@ -573,3 +573,33 @@ func TestResumingOverTCP(t *testing.T) {
 	require.EqualValues(t, 40, p.server.Stats().Resumed)
 	require.Equal(t, 40, p.credited())
 }
+
+// What a miner asked for once holds in the session it comes back to, also under a policy that nobody can tell of it.
+func TestAWishSurvivesTheConnection(t *testing.T) {
+	for name, password := range map[string]string{"d= under a fixed policy": "d=4096", "fd= under any": "fd=4096"} {
+		opts := stratum.Options{StartDifficulty: 1024, MinDifficulty: 1}
+		if strings.HasPrefix(password, "fd") {
+			opts.NewPolicy = startAt(1024)
+		}
+		t.Run(name, func(t *testing.T) {
+			in(t, opts, func(t *testing.T, p *pool) {
+				p.broadcast(100, hardBits)
+				synctest.Wait()
+				c := p.dialFrom("10.1.2.3")
+				session := c.subscribe("miner/1", "")
+				c.letIn("alice.rig", password)
+				require.Equal(t, `{"id":null,"method":"mining.set_difficulty","params":[4096]}`, c.line())
+				c.conn.Close()
+				synctest.Wait()
+				again := p.dialFrom("10.1.2.3")
+				require.Equal(t, session, again.subscribe("miner/1", session))
+				again.letIn("alice.rig", "x")
+				require.Equal(t, `{"id":null,"method":"mining.set_difficulty","params":[4096]}`, again.line())
+				again.notify()
+				p.broadcast(101, hardBits)
+				_, n := again.notify() // and no other difficulty before it
+				require.True(t, n.Clean)
+			})
+		})
+	}
+}

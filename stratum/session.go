@@ -95,6 +95,7 @@ type Session struct {
 	pause         time.Duration // before the next read, of a miner that sends too much
 	suggested     difficulty.Difficulty
 	resumeFrom    difficulty.Difficulty // what the session it resumes had
+	resumeWish    difficulty.Difficulty // what the miner had asked for in it
 	malformedFrom int64                 // Server.clock
 	userID        int32                 // of login; written under mu
 	mask          uint32                // the version bits agreed on
