@@ -153,8 +153,9 @@ func (s *Server) keepSending(ctx context.Context) {
 	}
 }
 
-func (s *Server) encode(c *chain, j *job.Job) *encodedJob {
-	n := sv1.Notify{
+// notify returns a job as mining.notify tells of it, but for the id.
+func (s *Server) notify(j *job.Job) *sv1.Notify {
+	n := &sv1.Notify{
 		PrevHash: j.PrevHash,
 		// A miner that counts through less than 8 bytes gets the rest as zeros in front of its extranonce1.
 		Coinb1:  append(slices.Clip(j.Coinb1), make([]byte, job.Extranonce2Size-s.opts.Extranonce2Size)...),
@@ -166,7 +167,11 @@ func (s *Server) encode(c *chain, j *job.Job) *encodedJob {
 	for _, step := range j.Branch {
 		n.Branch = append(n.Branch, step)
 	}
-	body := sv1.AppendNotifyBody(nil, &n)
+	return n
+}
+
+func (s *Server) encode(c *chain, j *job.Job) *encodedJob {
+	body := sv1.AppendNotifyBody(nil, s.notify(j))
 	enc := &encodedJob{job: j, chain: c, number: s.jobs.Add(1) - 1}
 	short := uint64(uint8(enc.number))
 	for form, id := range [...]uint64{shortIDs: short, longIDs: uint64(j.ID.Time().Unix())<<8 | short} {

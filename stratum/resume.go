@@ -27,6 +27,7 @@ type parkedSession struct {
 	validator  share.Validator
 	sent       []sentJob
 	last       *job.Job
+	refreshed  uint32
 
 	taken bool // no longer in the lot
 }
@@ -97,6 +98,7 @@ func (s *Session) park(now time.Time) *parkedSession {
 		validator:  s.validator,
 		sent:       s.sent,
 		last:       s.last,
+		refreshed:  s.refreshed,
 	}
 }
 
@@ -178,7 +180,7 @@ func (s *Session) resume(id, agent string) {
 	srv.prefixes.Release(fresh, time.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.validator, s.sent, s.last = p.validator, p.sent, p.last
+	s.validator, s.sent, s.last, s.refreshed = p.validator, p.sent, p.last, p.refreshed
 	s.resumeFrom, s.resumeWish = p.difficulty, p.wish
 	srv.counters.resumed.Add(1)
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,23 +113,24 @@ type Session struct {
 	cleanChanges  bool // jobs with a new difficulty are sent as clean
 
 	// mu guards what jobs are pushed by, for the goroutines that push and the session's own.
-	mu       sync.Mutex
-	ready    bool // subscribed and authorized: jobs may be sent
-	ended    bool
-	canMove  bool // takes mining.set_extranonce
-	ids      idForm
-	prefix   uint32   // extranonce1
-	jobs     uint32   // sent in all
-	moved    []uint32 // prefixes it had before on this connection
-	remote   netip.AddrPort
-	version  string // its answer to client.get_version
-	chain    *chain
-	miner    miner
-	sent     []sentJob             // ascending by age
-	last     *job.Job              // the last job sent
-	sentDiff difficulty.Difficulty // last set_difficulty; 0 before the first
-	before   difficulty.Difficulty // what it was before the last change; 0 when it never changed
-	changed  int64                 // Server.clock of that
+	mu        sync.Mutex
+	ready     bool // subscribed and authorized: jobs may be sent
+	ended     bool
+	canMove   bool // takes mining.set_extranonce
+	ids       idForm
+	prefix    uint32   // extranonce1
+	jobs      uint32   // sent in all
+	refreshed uint32   // the last ntime that a job was sent again with
+	moved     []uint32 // prefixes it had before on this connection
+	remote    netip.AddrPort
+	version   string // its answer to client.get_version
+	chain     *chain
+	miner     miner
+	sent      []sentJob             // ascending by age
+	last      *job.Job              // the last job sent
+	sentDiff  difficulty.Difficulty // last set_difficulty; 0 before the first
+	before    difficulty.Difficulty // what it was before the last change; 0 when it never changed
+	changed   int64                 // Server.clock of that
 }
 
 // A sentJob is a job with the difficulty and the extranonce1 that held when it went out.
@@ -620,7 +622,7 @@ func (s *Session) nextJob(dst []byte, enc *encodedJob, clean bool, now time.Time
 		if d := s.sent[n-1].difficulty; s.sentDiff != d {
 			dst = sv1.AppendSetDifficulty(dst, float64(d))
 			s.sentDiff = d
-			return dst, enc.line(s.ids, true)
+			return dst, s.refresh(enc, now)
 		}
 		return dst, enc.line(s.ids, false)
 	}
@@ -642,6 +644,20 @@ func (s *Session) nextJob(dst []byte, enc *encodedJob, clean bool, now time.Time
 	s.jobs++
 	s.last = j
 	return dst, enc.line(s.ids, clean)
+}
+
+// refresh returns the line that has a miner begin a job anew which it had before: at another time, or it would find its
+// shares of before again, which are duplicates. mu is held.
+func (s *Session) refresh(enc *encodedJob, now time.Time) []byte {
+	j := enc.job
+	ntime := max(j.Time+1, uint32(now.Unix()), s.refreshed+1)
+	if j.MaxTime != 0 {
+		ntime = min(ntime, j.MaxTime)
+	}
+	s.refreshed = ntime
+	n := s.srv.notify(j)
+	n.JobID, n.NTime, n.Clean = strconv.FormatUint(enc.lines[s.ids].id, 10), ntime, true
+	return sv1.AppendNotify(nil, n)
 }
 
 // forgetJobs makes room for one more. Stale jobs are kept as long as others: a block on one is still handed on. mu is

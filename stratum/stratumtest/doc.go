@@ -1,4 +1,5 @@
-// Package stratumtest is the other side of the wire for tests of pools: a [Miner] that really hashes, and [Listen], a
+// Package stratumtest is the other side of the wire for tests of pools: a [Miner] that really hashes, a [Swarm] of them, an
+// [Agent] with a farm behind it, and [Listen], a
 // network in memory that works inside a testing/synctest bubble.
 //
 // A test that wants work done lets the miner run:
