@@ -96,6 +96,22 @@ func (p *Prefixes) Reserve(prefix uint32, now time.Time) error {
 	return nil
 }
 
+// position returns the prefix that would be handed out next if it were free.
+func (p *Prefixes) position() uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.server | p.next
+}
+
+// moveTo goes on from a position, if it is one of this server id.
+func (p *Prefixes) moveTo(prefix uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := prefix &^ (0xff << 24); prefix&(0xff<<24) == p.server && i <= maxPrefixIndex {
+		p.next = i
+	}
+}
+
 // Release implements [Extranonces].
 func (p *Prefixes) Release(prefix uint32, now time.Time) {
 	p.mu.Lock()

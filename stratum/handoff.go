@@ -18,6 +18,7 @@ import (
 type savedServer struct {
 	Version  int            `json:"version"`
 	Jobs     uint32         `json:"jobs"`
+	Next     uint32         `json:"next_extranonce1,omitempty"` // where the allocator was, of servers with one of ours
 	Sessions []savedSession `json:"sessions"`
 }
 
@@ -49,6 +50,9 @@ type Reserver interface {
 // Serve has returned.
 func (s *Server) SaveSessions(w io.Writer) error {
 	saved := savedServer{Version: savedVersion, Jobs: s.jobs.Load(), Sessions: []savedSession{}}
+	if p, ok := s.prefixes.(*Prefixes); ok {
+		saved.Next = p.position()
+	}
 	s.mu.Lock()
 	for _, p := range s.lot.byPrefix {
 		saved.Sessions = append(saved.Sessions, savedSession{
@@ -82,6 +86,10 @@ func (s *Server) RestoreSessions(r io.Reader) (int, error) {
 	}
 	// A share for a job of the process before must not be taken for one of ours.
 	s.jobs.Store(saved.Jobs)
+	if p, ok := s.prefixes.(*Prefixes); ok && saved.Next != 0 {
+		// Prefixes that sessions had which cannot be resumed come round as late as if this were the same process.
+		p.moveTo(saved.Next)
+	}
 	now := time.Now()
 	// Newest first, should there be more than may be kept.
 	slices.SortStableFunc(saved.Sessions, func(a, b savedSession) int { return b.Ended.Compare(a.Ended) })

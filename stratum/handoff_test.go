@@ -359,3 +359,24 @@ func FuzzRestoreSessions(f *testing.F) {
 		})
 	})
 }
+
+// The extranonces of sessions that nobody can resume are not handed out again at once by the next process, whose memory
+// of shares is empty.
+func TestTheNextProcessGoesOnWithOtherExtranonces(t *testing.T) {
+	var saved bytes.Buffer
+	in(t, stratum.Options{ResumeTime: -1}, func(t *testing.T, p *pool) {
+		for range 3 {
+			p.dial().login("alice.rig")
+		}
+		require.NoError(t, p.stop())
+		require.NoError(t, p.server.SaveSessions(&saved))
+	})
+	in(t, stratum.Options{}, func(t *testing.T, p *pool) {
+		n, err := p.server.RestoreSessions(&saved)
+		require.NoError(t, err)
+		require.Zero(t, n)
+		c := p.dial()
+		c.login("alice.rig")
+		require.Equal(t, []byte{1, 0, 0, 3}, c.en1)
+	})
+}
