@@ -30,12 +30,11 @@ var errBadFrames = errors.New("too many frames without meaning")
 // An agentState is what a session holds that is an agent with many machines behind it. The session's goroutine owns it;
 // Session.mu guards workers and all that is theirs, which jobs are pushed by.
 type agentState struct {
-	responses bool // the agent asked for SUBMIT_RESPONSE frames
-	index     uint16
-	skip      int // bytes of a frame that is not looked at
-	bad       int
-	tokens    float64 // for registering
-	refilled  time.Time
+	index    uint16
+	skip     int // bytes of a frame that is not looked at
+	bad      int
+	tokens   float64 // for registering
+	refilled time.Time
 
 	// announced is the difficulty that machines have until a frame tells otherwise. The agent keeps the first that it
 	// hears, so it never changes; nor does start, what the agent's password asks for, and floor.

@@ -30,9 +30,8 @@ type poller struct {
 
 // A pollLoop is what the goroutine that polls at present works with.
 type pollLoop struct {
-	current *Session   // worked for
-	rest    []*Session // that have something, too
-	lost    bool       // another goroutine polls now
+	rest []*Session // that have something too, besides the one that is worked for
+	lost bool       // another goroutine polls now
 }
 
 const canPoll = true
@@ -104,7 +103,7 @@ func (p *poller) run() {
 			if !s.polled.claim() {
 				continue
 			}
-			loop = pollLoop{current: s, rest: found[i+1:]}
+			loop = pollLoop{rest: found[i+1:]}
 			s.polled.loop = &loop
 			p.work(s)
 			if loop.lost {

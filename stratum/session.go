@@ -37,7 +37,6 @@ const (
 	maxMalformed    = 3 // lines within malformedWindow
 	malformedWindow = time.Minute
 	maxSentJobs     = 256
-	keptAfterClean  = 4 // as BTCPool
 	maxPending      = 64
 	maxCoWorkers    = 256 // on one connection, with MultiWorker
 	longTimeout     = 7 * 24 * time.Hour
@@ -52,7 +51,6 @@ const (
 	Subscribed               // mining.subscribe was answered
 	Registering              // the Authorizer is being asked
 	Authorized               // a worker was let in
-	numStates
 )
 
 // String returns the state in lower case, as BTCPool's metrics name it.

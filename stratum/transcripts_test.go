@@ -53,7 +53,6 @@ func TestTranscripts(t *testing.T) {
 type scene struct {
 	file, name string
 	line       int
-	pending    string // why the server is known to differ; empty when it must not
 	steps      []step
 }
 
@@ -92,12 +91,6 @@ func parseTranscript(file, text string) ([]scene, error) {
 			return nil, bad("a step before the first case, which a line \"## name\" begins")
 		}
 		sc := &scenes[len(scenes)-1]
-		if why, ok := strings.CutPrefix(rest, "pending"); ok && verb == "!" {
-			if sc.pending = strings.TrimSpace(why); sc.pending == "" {
-				return nil, bad("pending without a reason")
-			}
-			continue
-		}
 		sc.steps = append(sc.steps, step{at, verb, rest})
 	}
 	if len(scenes) == 0 {
@@ -109,13 +102,7 @@ func parseTranscript(file, text string) ([]scene, error) {
 func (sc *scene) run(t *testing.T) {
 	var err error
 	synctest.Test(t, func(t *testing.T) { err = sc.play(t) })
-	switch {
-	case t.Failed():
-	case sc.pending != "" && err == nil:
-		t.Errorf("%s:%d: %s: pending (%s), but it passes: take the mark away", sc.file, sc.line, sc.name, sc.pending)
-	case sc.pending != "":
-		t.Skipf("pending: %s\n%v", sc.pending, err)
-	case err != nil:
+	if err != nil && !t.Failed() {
 		t.Error(err)
 	}
 }
@@ -988,7 +975,6 @@ func TestTranscriptsFailWhereTheyDiffer(t *testing.T) {
 		{"hello", "file:1: a line begins with"},
 		{"> {}", "before the first case"},
 		{"## a\n## a", "file:2: case \"a\""},
-		{"## a\n! pending", "pending without a reason"},
 		{"# only a comment", "no cases"},
 	} {
 		_, err := parseTranscript("file", test.text)
