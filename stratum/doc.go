@@ -121,11 +121,12 @@
 //
 // # How it is built
 //
-// On Linux a connection without TLS has no goroutine: as many pollers as there are processors wait for all sockets, and
-// each reads, judges and answers for those that have something to say. Where that may take long, as to ask an
-// Authorizer, to hand on a block or to give shares to a slow sink, another goroutine goes on polling. Elsewhere, and
-// with TLS or a net.Conn that is no socket, each connection has a goroutine that does the same. While nothing comes in a
-// connection holds no buffer of the server's but for the beginning of a line; TLS has its own.
+// On Linux a connection without TLS has no goroutine: one poller waits for all sockets, reads, judges and answers for
+// those that have something to say, and shares them with helpers on the other processors when they are many. Where that
+// may take long, as to ask an Authorizer, to hand on a block or to give shares to a slow sink, another goroutine goes on
+// in its place. Elsewhere, and with TLS or a net.Conn that is no socket, each connection has a goroutine that does the
+// same. While nothing comes in a connection holds no buffer of the server's but for the beginning of a line; TLS has its
+// own.
 //
 // A job is encoded once for all. Jobs are pushed by the goroutine that follows the feed and helpers on the other
 // processors, with writes that never block: what a socket does not take at once, and all that goes through TLS, is

@@ -126,7 +126,7 @@ func NoLimits() Limits {
 // job.BuilderOptions.
 const BIP323VersionMask uint32 = 0x1fffffe0
 
-// Hooks are called by whoever works for the session, which may be a poller with thousands of others to serve, and must
+// Hooks are called by whoever works for the session, which may be the poller with thousands of others to serve, and must
 // return quickly. Those of one session do not overlap, those of several do. Any may be nil.
 type Hooks struct {
 	Connected    func(s *Session)               // its address is known, and not banned

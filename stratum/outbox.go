@@ -200,7 +200,7 @@ func (o *outbox) fail(err error) error {
 		o.err = err
 		o.waiting = nil
 		o.conn.Close()
-		o.sess.kick() // a poller does not see that it was closed
+		o.sess.kick() // the poller does not see that it was closed
 	}
 	return o.err
 }

@@ -9,7 +9,7 @@ import (
 // A polledSession is what a session holds for its poller.
 type polledSession struct {
 	by     *poller
-	loop   *pollLoop // of the poller, when that works for the session itself
+	worker *pollWorker // who works for it, when that is one of the poller's
 	fd     int32
 	state  atomic.Uint32
 	hungUp atomic.Bool // the peer sends no more than what is there
@@ -50,18 +50,19 @@ func (p *polledSession) yield() bool {
 	return false
 }
 
-// kick has the session looked at, for what its socket does not tell.
+// kick has the session looked at, for what its socket does not tell. It never blocks.
 func (s *Session) kick() {
 	if s.polled.claim() {
-		s.polled.by.dispatch(s)
+		s.polled.worker = nil
+		go s.polled.by.work(s)
 	}
 }
 
 // mayBlock is called before what may take long. A poller that works for the session has another goroutine poll.
 func (s *Session) mayBlock() {
-	if loop := s.polled.loop; loop != nil {
-		s.polled.loop = nil
-		s.polled.by.handOver(loop)
+	if w := s.polled.worker; w != nil {
+		s.polled.worker = nil
+		w.handOver()
 	}
 }
 
@@ -75,7 +76,7 @@ func (s *Session) work(ctx context.Context) {
 		if s.secured {
 			// TLS cannot be read without waiting. It stays claimed, and has a goroutine from now on.
 			s.polled.by.remove(s)
-			s.polled.loop = nil
+			s.polled.worker = nil
 			go s.run(ctx)
 			return
 		}

@@ -5,9 +5,9 @@ package stratum
 import "errors"
 
 // Elsewhere every session has a goroutine of its own, which reads from the net.Conn.
-type poller struct{}
+type poller struct{ work func(*Session) }
 
-type pollLoop struct{}
+type pollWorker struct{}
 
 const canPoll = false
 
@@ -16,7 +16,6 @@ func newPoller(func(*Session)) (*poller, error) { return nil, errors.ErrUnsuppor
 func (*poller) start()            {}
 func (*poller) add(*Session) bool { return false }
 func (*poller) remove(*Session)   {}
-func (*poller) dispatch(*Session) {}
+func (*poller) close()            {}
 
-func (*poller) handOver(*pollLoop) {}
-func (*poller) close()             {}
+func (*pollWorker) handOver() {}

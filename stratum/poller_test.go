@@ -19,6 +19,7 @@ import (
 
 	"github.com/poolkit/poolkit/difficulty"
 	"github.com/poolkit/poolkit/job"
+	"github.com/poolkit/poolkit/share"
 	"github.com/poolkit/poolkit/stratum"
 	"github.com/poolkit/poolkit/stratum/stratumtest"
 	"github.com/stretchr/testify/require"
@@ -603,6 +604,64 @@ func TestShutdownWithAnAgent(t *testing.T) {
 	<-down
 	require.NoError(t, p.stop())
 	require.Equal(t, 3, p.credited())
+}
+
+// A gate is an Authorizer that has everybody but "quick" wait.
+type gate struct {
+	waiting atomic.Int64
+	open    chan struct{}
+}
+
+func (g *gate) Authorize(ctx context.Context, w share.Worker, _ string) (int32, error) {
+	if w.User != "quick" {
+		g.waiting.Add(1)
+		select {
+		case <-g.open:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return 1, nil
+}
+
+// TestManyWaitForTheAuthorizer has many miners log in at the same moment, more than the poller and its helpers are, each
+// of whom the Authorizer keeps waiting. Those who mine already go on, others log in, and then so do all.
+func TestManyWaitForTheAuthorizer(t *testing.T) {
+	const waiting = 100
+	leavesNothing(t, func() {
+		g := &gate{open: make(chan struct{})}
+		p := &pool{t: t, hub: job.NewHub(nil)}
+		var err error
+		p.server, err = stratum.New(p.hub, g, p, p, &stratum.Options{StartDifficulty: difficulty.Min, MinDifficulty: difficulty.Min})
+		require.NoError(t, err)
+		addr, stop := p.serve(stratum.Port{})
+		p.broadcast(100, hardBits)
+		p.ready()
+		first := connect(t, addr)
+		id, n := first.start("quick.rig1")
+		all := make([]*client, waiting)
+		for i := range all {
+			all[i] = connect(t, addr)
+		}
+		for i, c := range all {
+			_, err := io.WriteString(c.conn, strings.ReplaceAll(loginLines, "alice.rig", fmt.Sprintf("slow.rig%d", i)))
+			require.NoError(t, err)
+		}
+		require.Eventually(t, func() bool { return g.waiting.Load() == waiting }, patience, time.Millisecond)
+		require.Equal(t, "true", first.submit(first.solve(id, n, difficulty.Min, 0, false)))
+		second := connect(t, addr)
+		id, n = second.start("quick.rig2")
+		require.Equal(t, "true", second.submit(second.solve(id, n, difficulty.Min, 0, false)))
+		close(g.open)
+		for _, c := range all {
+			c.line() // subscribe
+			require.Equal(t, `{"id":2,"result":true,"error":null}`, c.line())
+		}
+		for _, c := range append(all, first, second) {
+			require.NoError(t, c.conn.Close())
+		}
+		require.NoError(t, stop())
+	})
 }
 
 // TestMinersThatBreakOffWhileJobsArePushed closes sockets from both sides at the same moment: their descriptors go to

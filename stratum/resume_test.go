@@ -529,7 +529,7 @@ func TestAWorkerThatComesBackHasItsDifficulty(t *testing.T) {
 	}
 }
 
-// Real sockets are waited for by pollers, which must not wait for a session that is about to end.
+// Real sockets are waited for by a poller, which must not wait for a session that is about to end.
 func TestResumingOverTCP(t *testing.T) {
 	p, addr := onTCP(t, stratum.Options{NewPolicy: startAt(easy)})
 	p.give(100, hardBits)

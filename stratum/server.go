@@ -157,8 +157,8 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	quit := make(chan struct{})
-	pollers := &pollers{work: func(sess *Session) { sess.work(back) }}
-	defer pollers.stop()
+	poller := &lazyPoller{work: func(sess *Session) { sess.work(back) }}
+	defer poller.stop()
 	var accepting, pushing, serving sync.WaitGroup
 
 	s.mu.Lock()
@@ -173,7 +173,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	pushing.Go(func() { s.keepSending(front) })
 	for _, ln := range listeners {
 		accepting.Go(func() {
-			if err := s.accept(front, back, ln, pollers, &serving); err != nil {
+			if err := s.accept(front, back, ln, poller, &serving); err != nil {
 				stopFront(err)
 			}
 		})
@@ -253,7 +253,7 @@ func (s *Server) drain() {
 	}
 }
 
-func (s *Server) accept(ctx, back context.Context, ln net.Listener, pollers *pollers, serving *sync.WaitGroup) error {
+func (s *Server) accept(ctx, back context.Context, ln net.Listener, poller *lazyPoller, serving *sync.WaitGroup) error {
 	port := portOf(ln)
 	delay := time.Duration(0)
 	var said time.Time
@@ -292,7 +292,7 @@ func (s *Server) accept(ctx, back context.Context, ln net.Listener, pollers *pol
 		serving.Add(1)
 		sess.done = serving.Done
 		sess.extendDeadline()
-		if !pollers.add(back, sess) {
+		if !poller.add(back, sess) {
 			go sess.run(back)
 		}
 	}

@@ -83,7 +83,7 @@ type Session struct {
 	expired  atomic.Bool   // deadline has passed
 	gone     chan struct{} // closed when the session has ended; made, under Server.mu, when somebody waits for that
 
-	// What follows belongs to whoever works for the session: its goroutine, or a poller's worker.
+	// What follows belongs to whoever works for the session: its goroutine, or one of the poller's.
 	held          *scratch          // taken from the pool for the read under way
 	partial       []byte            // the beginning of a line
 	login         *share.Worker     // as the Authorizer knows it, which SingleUser may credit otherwise; written under mu
@@ -476,7 +476,7 @@ func (s *Session) extendDeadline() {
 	s.deadline.Store(end)
 }
 
-// readDeadline returns the deadline for a connection's own timer; a poller's sessions are looked through instead.
+// readDeadline returns the deadline for a connection's own timer; the poller's sessions are looked through instead.
 func (s *Session) readDeadline() time.Time {
 	end := s.deadline.Load()
 	if end == 0 {
@@ -485,7 +485,7 @@ func (s *Session) readDeadline() time.Time {
 	return s.srv.made.Add(time.Duration(end))
 }
 
-// expireSilent ends the sessions of pollers that have been silent for too long. It returns sessions, which is scratch.
+// expireSilent ends the sessions of the poller that have been silent for too long. It returns sessions, which is scratch.
 func (s *Server) expireSilent(sessions []*Session, now time.Time) []*Session {
 	clock := s.clock(now)
 	sessions = s.snapshot(sessions)

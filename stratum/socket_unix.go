@@ -22,7 +22,7 @@ func newSocketOp() *socketOp {
 	op := new(socketOp)
 	op.read = func(fd uintptr) {
 		for {
-			n, err := syscall.Read(int(fd), op.b)
+			n, err := readNow(int(fd), op.b)
 			switch {
 			case err == syscall.EINTR:
 				continue
@@ -38,7 +38,7 @@ func newSocketOp() *socketOp {
 	}
 	op.write = func(fd uintptr) {
 		for op.n < len(op.b) {
-			n, err := syscall.Write(int(fd), op.b[op.n:])
+			n, err := writeNow(int(fd), op.b[op.n:])
 			switch {
 			case err == syscall.EINTR:
 			case err == syscall.EAGAIN:

@@ -229,7 +229,7 @@ func (s *Session) settle(ctx context.Context, sc *scratch) error {
 	return nil
 }
 
-// A Sink that blocks is called by pollers only after somebody else polls. It counts as one when it took slowPut several
+// A Sink that blocks is called by the poller only after somebody else polls. It counts as one when it took slowPut several
 // times with few quick calls between them: a single slow call is the scheduler's doing, mostly, and to hand the polling
 // over costs as much as a dozen shares.
 const (
