@@ -30,9 +30,8 @@ type poller struct {
 	shared chan *batch     // to the helpers
 
 	// For the leader.
-	poll   func(fd uintptr) bool // asks for events, without waiting
-	events [128]syscall.EpollEvent
-	found  int // events
+	poll   func(fd uintptr) bool // asks for next
+	next   *batch
 	rested bool
 	yield  time.Time // when the leader last had nothing to do, or let others go first
 
@@ -56,6 +55,7 @@ const (
 
 // A batch is sessions that have something at the same time.
 type batch struct {
+	events   [128]syscall.EpollEvent
 	sessions []*Session
 	next     atomic.Int32 // of sessions, to be worked for
 	users    atomic.Int32
@@ -85,16 +85,11 @@ func (p *poller) release(b *batch) {
 
 func newPoller(work func(*Session)) (*poller, error) {
 	p := &poller{work: work, shared: make(chan *batch, runtime.GOMAXPROCS(0)-1)}
-	p.batches.New = func() any { return &batch{sessions: make([]*Session, 0, len(p.events))} }
+	p.batches.New = func() any { return &batch{sessions: make([]*Session, 0, len(batch{}.events))} }
 	p.poll = func(fd uintptr) bool {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&p.events)),
-			uintptr(len(p.events)), 0, 0, 0)
-		if errno != 0 { // the leader is woken again; that it asked for the wrong thing is not possible
-			n = 0
-		}
-		p.found = int(n)
-		p.rested = p.rested || n == 0
-		return n > 0
+		p.next = p.ask(fd)
+		p.rested = p.rested || p.next == nil
+		return p.next != nil
 	}
 	var err error
 	if p.fd, err = syscall.EpollCreate1(syscall.EPOLL_CLOEXEC); err != nil {
@@ -125,39 +120,62 @@ func (p *poller) start() {
 
 func (p *poller) spawn(w *pollWorker) { p.ended.Go(w.run) }
 
+// ask returns sessions that have something now, nil when none has. A session is told of once, whoever asks.
+func (p *poller) ask(fd uintptr) *batch {
+	b := p.batches.Get().(*batch)
+	b.users.Store(1)
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, fd, uintptr(unsafe.Pointer(&b.events)),
+		uintptr(len(b.events)), 0, 0, 0)
+	if errno != 0 { // a signal; what the call is given cannot be wrong
+		n = 0
+	}
+	p.mu.Lock()
+	for i := range b.events[:n] {
+		e := &b.events[i]
+		if int(e.Fd) >= len(p.sessions) || p.sessions[e.Fd] == nil {
+			continue // closed meanwhile
+		}
+		s := p.sessions[e.Fd]
+		if e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
+			s.polled.hungUp.Store(true)
+		}
+		b.sessions = append(b.sessions, s)
+	}
+	p.mu.Unlock()
+	if len(b.sessions) == 0 {
+		p.release(b)
+		return nil
+	}
+	return b
+}
+
 // wait returns sessions that have something, nil when the poller is closed. It is for the leader.
 func (p *poller) wait() *batch {
-	for {
-		if p.raw.Read(p.poll) != nil {
-			return nil
+	if p.raw.Read(p.poll) != nil {
+		return nil
+	}
+	if now := time.Now(); p.rested {
+		p.rested, p.yield = false, now
+	} else if now.Sub(p.yield) > leaderTurn {
+		p.yield = now
+		runtime.Gosched()
+	}
+	p.share(p.next)
+	return p.next
+}
+
+// glance is called now and then by those who keep all processors busy, when the runtime looks after sockets every 10 ms
+// only. Sessions that have something go first.
+func (p *poller) glance() {
+	found := false
+	_ = p.raw.Control(func(fd uintptr) { // which fails once the poller is closed, and makes close wait until then
+		if b := p.ask(fd); b != nil {
+			p.spawn(&pollWorker{p: p, batch: b, once: true})
+			found = true
 		}
-		if now := time.Now(); p.rested {
-			p.rested, p.yield = false, now
-		} else if now.Sub(p.yield) > leaderTurn {
-			p.yield = now
-			runtime.Gosched()
-		}
-		b := p.batches.Get().(*batch)
-		p.mu.Lock()
-		for i := range p.events[:p.found] {
-			e := &p.events[i]
-			if int(e.Fd) >= len(p.sessions) || p.sessions[e.Fd] == nil {
-				continue // closed meanwhile
-			}
-			s := p.sessions[e.Fd]
-			if e.Events&(syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
-				s.polled.hungUp.Store(true)
-			}
-			b.sessions = append(b.sessions, s)
-		}
-		p.mu.Unlock()
-		b.users.Store(1)
-		if len(b.sessions) == 0 {
-			p.release(b)
-			continue
-		}
-		p.share(b)
-		return b
+	})
+	if found {
+		runtime.Gosched()
 	}
 }
 
@@ -178,6 +196,7 @@ func (p *poller) share(b *batch) {
 type pollWorker struct {
 	p     *poller
 	leads bool   // it gets the batches itself; a helper gets those of the leader
+	once  bool   // it works for one batch only
 	batch *batch // nil before the first
 	lost  bool   // another goroutine goes on in its place
 }
@@ -194,6 +213,9 @@ func (w *pollWorker) run() {
 			}
 			w.p.release(w.batch)
 		}
+		if w.once {
+			return
+		}
 		if !w.leads {
 			w.batch = <-w.p.shared
 		} else if w.batch = w.p.wait(); w.batch == nil {
@@ -208,7 +230,7 @@ func (w *pollWorker) run() {
 // handOver has another goroutine go on with what the worker has not begun.
 func (w *pollWorker) handOver() {
 	w.lost = true
-	w.p.spawn(&pollWorker{p: w.p, leads: w.leads, batch: w.batch})
+	w.p.spawn(&pollWorker{p: w.p, leads: w.leads, batch: w.batch, once: w.once})
 }
 
 // add begins to wait for a session's socket. It returns false for a connection that cannot be waited for.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/poolkit/poolkit/share"
 	"github.com/poolkit/poolkit/stratum"
 	"github.com/poolkit/poolkit/stratum/stratumtest"
 	"github.com/stretchr/testify/require"
@@ -40,15 +41,21 @@ func requireWork(t testing.TB, conn net.Conn) *stratumtest.Miner {
 	return m
 }
 
+// requireShare has a miner mine one share. The pool may find a block meanwhile, which makes another one necessary.
 func requireShare(t testing.TB, m *stratumtest.Miner) {
 	t.Helper()
-	j, err := m.NextJob(t.Context())
-	require.NoError(t, err)
-	s, err := m.Solve(t.Context(), j)
-	require.NoError(t, err)
-	r, err := m.Submit(t.Context(), s)
-	require.NoError(t, err)
-	require.NoError(t, r.Err())
+	for {
+		j, err := m.NextJob(t.Context())
+		require.NoError(t, err)
+		s, err := m.Solve(t.Context(), j)
+		require.NoError(t, err)
+		r, err := m.Submit(t.Context(), s)
+		require.NoError(t, err)
+		if r.Code != share.JobNotFoundOrStale.Code() {
+			require.NoError(t, r.Err())
+			return
+		}
+	}
 }
 
 // greeting returns what the pool says to somebody who does not encrypt, and first sends what comes before.
