@@ -3,6 +3,7 @@ package difficulty
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -33,6 +34,72 @@ type MinSetter interface {
 	SetMin(d Difficulty)
 }
 
+// A MaxSetter is a Policy whose upper bound can be changed. A pool never asks for more than the network does: a miner
+// would keep a block to itself that is no share.
+type MaxSetter interface {
+	Policy
+	SetMax(d Difficulty)
+}
+
+// A Hurrier is a Policy that cannot always wait for the job that is due next. A miner which is far too fast for its
+// difficulty sends thousands of shares until then.
+type Hurrier interface {
+	Policy
+
+	// Hurry reports whether a job should be sent now for the difficulty that Next will give. It is asked after shares
+	// were observed and about once a second while there are none, and changes nothing.
+	Hurry(now time.Time) bool
+}
+
+// A Keeper is a Policy whose knowledge of a miner outlives it.
+type Keeper interface {
+	Policy
+
+	// State returns what is known of the miner.
+	State(now time.Time) State
+
+	// Restore makes a new Policy go on from what another one knew of the same miner. A State that is not valid changes
+	// nothing.
+	Restore(now time.Time, s State)
+}
+
+// A State is what a [Keeper] knows of a miner. It has the same meaning for all of them, so that the miner may come back
+// to another kind of Policy.
+type State struct {
+	At         time.Time  // when it was known
+	Difficulty Difficulty // the last one given
+	Hashrate   Hashrate   // the estimate; 0 for none
+	Shares     float64    // how many shares the estimate is worth: its relative error is about 1/sqrt(Shares)
+}
+
+// Valid reports whether s can be used: it has a valid difficulty, and neither Hashrate nor Shares is negative, infinite
+// or not a number.
+func (s State) Valid() bool {
+	return s.Difficulty.Valid() && s.Hashrate >= 0 && !math.IsInf(float64(s.Hashrate), 1) &&
+		s.Shares >= 0 && !math.IsInf(s.Shares, 1)
+}
+
+// A Wrapper is a Policy that changes what another one says. [As] looks through it.
+type Wrapper interface {
+	Policy
+	Unwrap() Policy
+}
+
+// As returns p as a T, such as a [Resetter], when p is one or wraps one.
+func As[T Policy](p Policy) (t T, ok bool) {
+	for p != nil {
+		if t, ok = p.(T); ok {
+			return t, true
+		}
+		w, wraps := p.(Wrapper)
+		if !wraps {
+			break
+		}
+		p = w.Unwrap()
+	}
+	return t, false
+}
+
 // Fixed is a Policy that never changes its mind.
 type Fixed Difficulty
 
@@ -42,7 +109,8 @@ func (f Fixed) Observe(time.Time, Difficulty) {}
 // Next returns f.
 func (f Fixed) Next(time.Time) Difficulty { return Difficulty(f) }
 
-// Clamp bounds what p returns to [lo, hi] and leaves p otherwise unchanged; the result is a [Resetter] when p is one.
+// Clamp bounds what p returns to [lo, hi] and leaves p otherwise unchanged; the result is a [Wrapper], and a
+// [Resetter] that bounds what it is reset to when p can be reset.
 // It fails when p is nil, lo or hi is not valid, or lo is above hi.
 func Clamp(p Policy, lo, hi Difficulty) (Policy, error) {
 	switch {
@@ -54,7 +122,7 @@ func Clamp(p Policy, lo, hi Difficulty) (Policy, error) {
 		return nil, fmt.Errorf("difficulty: clamp to [%v, %v]: the bounds are crossed", lo, hi)
 	}
 	c := clamp{p, lo, hi}
-	if r, ok := p.(Resetter); ok {
+	if r, ok := As[Resetter](p); ok {
 		return resettableClamp{c, r}, nil
 	}
 	return c, nil
@@ -64,6 +132,8 @@ type clamp struct {
 	Policy
 	lo, hi Difficulty
 }
+
+func (c clamp) Unwrap() Policy { return c.Policy }
 
 func (c clamp) Next(now time.Time) Difficulty { return c.bound(c.Policy.Next(now)) }
 

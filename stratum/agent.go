@@ -246,7 +246,7 @@ func (s *Session) register(ctx context.Context, sc *scratch, r *btcagent.Registe
 	s.srv.setFloor(&w.miner, floorSoftware, s.srv.softwareFloor(w.agent))
 	s.srv.setFloor(&w.miner, floorPassword, a.floor)
 	s.mu.Lock()
-	if _, ok := w.policy.(difficulty.Resetter); ok {
+	if _, ok := difficulty.As[difficulty.Resetter](w.policy); ok {
 		s.srv.wish(&w.miner, a.announced)
 	}
 	d := max(a.announced, a.assignable(w.floor(), a.announced))

@@ -283,7 +283,7 @@ func (s *Session) admit(login *share.Worker, userID int32, c credit, at *chain, 
 	// A policy that cannot be reset has its own say, so what it said before is nothing to go on from. And what one machine
 	// had says nothing about the many behind an agent.
 	otherwise := s.suggested
-	if _, ok := policy.(difficulty.Resetter); ok && s.agents == nil {
+	if _, ok := difficulty.As[difficulty.Resetter](policy); ok && s.agents == nil {
 		otherwise = cmp.Or(s.suggested, s.resumeFrom, last)
 	}
 	s.applyPassword(password, otherwise)

@@ -57,7 +57,7 @@ func (s *Server) setFloor(m *miner, from floorSource, d difficulty.Difficulty) {
 	if d.Valid() {
 		m.floors[from] = s.assignable(d.CeilPow2(), m.low)
 	}
-	if p, ok := m.policy.(difficulty.MinSetter); ok {
+	if p, ok := difficulty.As[difficulty.MinSetter](m.policy); ok {
 		p.SetMin(s.assignable(m.low, m.floor()))
 	}
 }
@@ -65,7 +65,7 @@ func (s *Server) setFloor(m *miner, from floorSource, d difficulty.Difficulty) {
 // wish goes on from a difficulty that the miner asks for, or had before.
 func (s *Server) wish(m *miner, d difficulty.Difficulty) {
 	d = s.assignable(d.CeilPow2(), m.floor())
-	if r, ok := m.policy.(difficulty.Resetter); ok {
+	if r, ok := difficulty.As[difficulty.Resetter](m.policy); ok {
 		r.Reset(d)
 	} else {
 		m.fixed = d

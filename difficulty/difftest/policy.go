@@ -83,7 +83,7 @@ func TestPolicyWith(t *testing.T, newPolicy func() difficulty.Policy, expect *Ex
 	if _, ok := p.(difficulty.Fixed); ok {
 		e.Constant = true
 	}
-	_, resets := p.(difficulty.Resetter)
+	_, resets := difficulty.As[difficulty.Resetter](p)
 	if !(e.Slowest > 0) || !(e.Slowest <= e.Fastest) || e.MinInterval > e.MaxInterval {
 		t.Fatalf("the expectations contradict each other: %+v", e)
 	}
@@ -434,7 +434,9 @@ func checkResetGoesOn(_ *testing.T, s suite) error {
 		d := known.DifficultyAt(known.Duration())
 
 		reset := func(p difficulty.Policy, what string, start time.Time) {
-			p.(difficulty.Resetter).Reset(d)
+			if r, ok := difficulty.As[difficulty.Resetter](p); ok {
+				r.Reset(d)
+			}
 			tr := Run(p, m, &Options{Duration: 10 * time.Minute, Start: start, MaxShareRate: maxShareRate})
 			for _, pt := range tr.Points {
 				if pt.At == 0 && pt.Difficulty != d || pt.Difficulty > 4*d || pt.Difficulty < d/4 {
