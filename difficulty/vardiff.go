@@ -91,6 +91,7 @@ func BTCPoolLevels() []VardiffLevel {
 type Vardiff struct {
 	lo, hi   Difficulty // bounds from the options
 	min      Difficulty // at least lo
+	max      Difficulty // at most hi; has the last word
 	cur      Difficulty
 	interval time.Duration
 	window   time.Duration
@@ -114,7 +115,12 @@ type Vardiff struct {
 	improved bool
 }
 
-var _ Resetter = (*Vardiff)(nil)
+var (
+	_ Resetter  = (*Vardiff)(nil)
+	_ MinSetter = (*Vardiff)(nil)
+	_ MaxSetter = (*Vardiff)(nil)
+	_ Keeper    = (*Vardiff)(nil)
+)
 
 // NewVardiff returns a Vardiff for one miner; nil means default options. It fails when the options contradict each
 // other or ask for what cannot be had, and reports all that is wrong with them.
@@ -193,7 +199,7 @@ func NewVardiff(opts *VardiffOptions) (*Vardiff, error) {
 		return nil, errors.Join(errs...)
 	}
 	return &Vardiff{
-		lo: lo, hi: hi, min: lo, cur: start,
+		lo: lo, hi: hi, min: lo, max: hi, cur: start,
 		interval: o.Interval, window: o.Window, levels: levels,
 		start: -1, improved: o.Improved,
 	}, nil
@@ -205,9 +211,13 @@ func (v *Vardiff) Observe(now time.Time, d Difficulty) {
 	if !v.tick(now) {
 		return
 	}
-	if !(d > 0) {
+	if !d.Valid() {
+		if v.improved {
+			return
+		}
 		d = 0
 	}
+	d = min(d, Max)
 	n := v.ring()
 	if v.slots == nil {
 		size := 2 * n
@@ -245,11 +255,25 @@ func (v *Vardiff) SetMin(m Difficulty) {
 	if m.Valid() {
 		v.min = v.bound(m)
 	}
-	v.cur = max(v.cur, v.min)
+	v.follow()
 }
 
-// Reset forgets every share and starts over from d, rounded up to a power of two and bounded by the options and
-// SetMin. A d that is not valid changes nothing.
+// SetMax lowers the highest difficulty for this miner to m, rounded down to a power of two, or raises it again, but
+// never above [VardiffOptions].Max nor below Min. A difficulty above m goes down to it at once, even if SetMin asked
+// for more. An m that is not valid, such as 0, means [VardiffOptions].Max.
+func (v *Vardiff) SetMax(m Difficulty) {
+	v.max = v.hi
+	if m.Valid() {
+		v.max = min(max(m.FloorPow2(), v.lo), v.hi)
+	}
+	v.follow()
+}
+
+// follow brings the present difficulty within what SetMin and SetMax leave.
+func (v *Vardiff) follow() { v.cur = min(max(v.cur, v.min), v.max) }
+
+// Reset forgets every share and starts over from d, rounded up to a power of two and bounded by the options,
+// SetMin and SetMax. A d that is not valid changes nothing.
 //
 // Starting over includes the time until the window is full. In BTCPool it does not, and a miner whose difficulty is set
 // late falls to the minimum with the next job, because its window is empty and counts as full.
@@ -257,12 +281,33 @@ func (v *Vardiff) Reset(d Difficulty) {
 	if !d.Valid() {
 		return
 	}
-	v.cur = max(v.bound(d), v.min)
+	v.cur = v.bound(d)
+	v.follow()
 	v.slots = nil
 	v.start = -1
 	v.seen = 0
 	v.level = 0
 }
+
+// State returns the present difficulty and the hashrate of the window, or of the time since the first job while that is
+// shorter.
+func (v *Vardiff) State(now time.Time) State {
+	if !v.tick(now) || v.start < 0 {
+		return State{At: now, Difficulty: v.cur}
+	}
+	return knownFrom(now, v.cur, v.work(), min(v.at-v.start, v.window))
+}
+
+// Restore is Reset to the difficulty of s, unless s is older than it is worth: than the time that its shares took, but
+// at least 10 minutes and at most a day. Then, and when s is not valid, it changes nothing.
+func (v *Vardiff) Restore(now time.Time, s State) {
+	if s.fresh(now) {
+		v.Reset(s.Difficulty)
+	}
+}
+
+// lowest returns the lowest difficulty that is allowed at present.
+func (v *Vardiff) lowest() Difficulty { return min(v.min, v.max) }
 
 func (v *Vardiff) bound(d Difficulty) Difficulty { return min(max(d.CeilPow2(), v.lo), v.hi) }
 
@@ -292,14 +337,14 @@ func (v *Vardiff) decide() {
 	got := v.count()
 
 	switch {
-	case !known && elapsed >= slowStart && got <= float64(elapsed/slowStart) && v.cur >= 2*v.min:
+	case !known && elapsed >= slowStart && got <= float64(elapsed/slowStart) && v.cur >= 2*v.lowest():
 		v.cur /= 2
 	case got > tooFast*want:
-		for ; got > want && v.cur < v.hi; got /= 2 {
+		for ; got > want && v.cur < v.max; got /= 2 {
 			v.cur *= 2
 		}
 	case known:
-		for ; got < tooSlow*want && v.cur >= 2*v.min; got *= 2 {
+		for ; got < tooSlow*want && v.cur >= 2*v.lowest(); got *= 2 {
 			v.cur /= 2
 		}
 	}

@@ -449,6 +449,53 @@ func TestVardiffSetMin(t *testing.T) {
 	require.Equal(t, []difftest.Point{at(0, 65536), at(360, 131072), at(720, 262144)}, tr.Points)
 }
 
+func TestVardiffSetMax(t *testing.T) {
+	v := newVardiff(t, &difficulty.VardiffOptions{Start: 16384})
+	v.SetMax(5000)
+	require.Equal(t, difficulty.Difficulty(4096), v.Next(noon), "lowered at once, rounded down")
+	for range 10_000 {
+		v.Observe(noon, 4096)
+	}
+	require.Equal(t, difficulty.Difficulty(4096), v.Next(noon), "it does not climb past it")
+	v.SetMin(8192)
+	require.Equal(t, difficulty.Difficulty(4096), v.Next(noon), "it has the last word")
+	require.Equal(t, difficulty.Difficulty(4096), v.Next(noon.Add(time.Hour)), "nor does silence lower it then")
+	v.SetMax(0)
+	require.Equal(t, difficulty.Difficulty(8192), v.Next(noon.Add(time.Hour)), "without it SetMin holds again")
+}
+
+func TestVardiffImprovedCountsNothingForNothing(t *testing.T) {
+	for _, d := range []float64{0, -1, math.NaN(), math.Inf(1), math.Inf(-1)} {
+		v := newVardiff(t, &difficulty.VardiffOptions{Improved: true})
+		v.Next(noon)
+		for range 9 { // one less than it takes to decide
+			v.Observe(noon, 16384)
+			v.Observe(noon, difficulty.Difficulty(d))
+		}
+		require.Equal(t, difficulty.Difficulty(16384), v.Next(noon.Add(30*time.Second)), "%v", d)
+		require.InEpsilon(t, 9*16384*4294967296./30, float64(v.State(noon.Add(30*time.Second)).Hashrate), 1e-9, "%v", d)
+	}
+}
+
+func TestVardiffKeeps(t *testing.T) {
+	v := newVardiff(t, nil)
+	difftest.Run(v, difftest.Steady(200*ths), &difftest.Options{Start: noon, Duration: 2 * time.Hour, Ideal: true})
+	now := noon.Add(2 * time.Hour)
+	s := v.State(now)
+	require.Equal(t, now, s.At)
+	require.Equal(t, difficulty.Difficulty(262144), s.Difficulty)
+	require.InEpsilon(t, 200e12, float64(s.Hashrate), 0.02)
+	require.InDelta(t, 160, s.Shares, 3) // of a window of 15 minutes
+
+	w := newVardiff(t, nil)
+	w.Restore(now.Add(16*time.Minute), s)
+	require.Equal(t, difficulty.Difficulty(16384), w.Next(now.Add(16*time.Minute)), "older than its window")
+	w.Restore(now.Add(14*time.Minute), s)
+	require.Equal(t, difficulty.Difficulty(262144), w.Next(now.Add(16*time.Minute)))
+	w.Restore(now, difficulty.State{At: now, Difficulty: 0})
+	require.Equal(t, difficulty.Difficulty(262144), w.Next(now.Add(16*time.Minute)), "no State")
+}
+
 func TestVardiffReset(t *testing.T) {
 	v := newVardiff(t, nil)
 	difftest.Run(v, difftest.Steady(200*ths), &difftest.Options{Start: noon, Duration: time.Hour})
