@@ -1,6 +1,7 @@
 package difficulty_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -190,4 +191,24 @@ func TestWrappersAllocateNothing(t *testing.T) {
 			t.Errorf("%s allocates %v times, want 0", name, n)
 		}
 	}
+}
+
+func ExampleHysteresis() {
+	ladder, err := difficulty.NewLadder(&difficulty.LadderOptions{Start: 1000})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	p, err := difficulty.Hysteresis(ladder, 2) // only what is worth telling the miner
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	p.Next(now)
+	for range 10 { // in a minute, where 6 should come: a Ladder wants 1667
+		p.Observe(now, 1000)
+	}
+	fmt.Println(p.Next(now.Add(time.Minute)))
+	// Output: 1000
 }
