@@ -15,6 +15,12 @@ type Trace struct {
 	Jobs    int       // jobs sent, each of which asked the Policy
 	Invalid int       // jobs for which the Policy returned a difficulty that is not valid
 	Lost    float64   // shares above Options.MaxShareRate, on average; no Policy saw them
+
+	Truth    []difficulty.Hashrate // what the miner really had in every second, 0 while it was not connected
+	Sessions int                   // times that the miner connected
+	Blocks   int                   // new blocks of the network
+	Hurried  int                   // of the jobs, those sent out of turn for a difficulty.Hurrier
+	Withheld int                   // shares that the miner never sent
 }
 
 // A Point is a change of difficulty.
