@@ -280,15 +280,18 @@ func cell(m Metric, s Summary) string {
 	return around("%.3f", 1)
 }
 
+// shortTime leaves out the zeros that time.Duration ends with: 1h, 1m30s.
 func shortTime(secs float64) string {
 	d := time.Duration(math.Round(secs)) * time.Second
+	s := d.String()
 	if d == 0 {
 		return "0"
 	}
-	s := d.String()
-	s = strings.TrimSuffix(s, "0s")
-	if s == "" || s[len(s)-1] != 'm' {
-		return d.String()
+	if d%time.Minute == 0 {
+		s = strings.TrimSuffix(s, "0s")
 	}
-	return strings.TrimSuffix(strings.Replace(s, "h0m", "h", 1), "")
+	if d%time.Hour == 0 {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
