@@ -34,6 +34,17 @@ type Expect struct {
 	// caller.
 	Unrounded bool
 
+	// Min and Max bound what the Policy returns, whatever it is told; 0 means that there is no such bound. A Policy in a
+	// difficulty.Clamp has those of the Clamp.
+	Min, Max difficulty.Difficulty
+
+	// Interval is the time between shares that the Policy aims at, for MaxFlood; 0 means 10s.
+	Interval time.Duration
+
+	// MaxFlood is how long a difficulty.Hurrier may let a miner that is suddenly far too fast send more than 3 shares
+	// every Interval, averaged over 10 s; 0 means 1m. Other Policies wait for jobs that are due and are not held to it.
+	MaxFlood time.Duration
+
 	// Constant says that the Policy never adapts. What is about adapting is skipped then, and a difficulty that does
 	// change is an error. It is implied for difficulty.Fixed.
 	Constant bool
@@ -51,6 +62,8 @@ func (e *Expect) orDefaults() Expect {
 	r.MaxChanges = max(r.MaxChanges, 0)
 	setDefault(&r.Slowest, 100e9)
 	setDefault(&r.Fastest, 100e15)
+	setDefault(&r.Interval, 10*time.Second)
+	setDefault(&r.MaxFlood, time.Minute)
 	return r
 }
 
@@ -61,11 +74,13 @@ func setDefault[T comparable](p *T, v T) {
 	}
 }
 
-// TestPolicy checks the promises of difficulty.Policy, and of difficulty.Resetter when the Policy is one, with the
-// defaults of [Expect]. newPolicy returns a new Policy, for a new session, at every call.
+// TestPolicy checks the promises of difficulty.Policy, and those of Resetter, MinSetter, MaxSetter, Hurrier and Keeper
+// when the Policy is one or wraps one, with the defaults of [Expect]. newPolicy returns a new Policy, for a new session,
+// at every call.
 //
 // A Policy is run against simulated miners of many hashrates: steady, doubling, halving, much faster or slower at once,
-// silent and coming back, flooding. The chances in the simulation are the same every time, so a Policy that passes once
+// silent and coming back, flooding. It is also given what it should never be: shares without a difficulty, and times that
+// go backwards. The chances in the simulation are the same every time, so a Policy that passes once
 // always does. difficulty.Fixed passes too; what is about adapting is skipped for it.
 func TestPolicy(t *testing.T, newPolicy func() difficulty.Policy) {
 	t.Helper()
@@ -83,8 +98,7 @@ func TestPolicyWith(t *testing.T, newPolicy func() difficulty.Policy, expect *Ex
 	if _, ok := p.(difficulty.Fixed); ok {
 		e.Constant = true
 	}
-	_, resets := difficulty.As[difficulty.Resetter](p)
-	if !(e.Slowest > 0) || !(e.Slowest <= e.Fastest) || e.MinInterval > e.MaxInterval {
+	if !(e.Slowest > 0) || !(e.Slowest <= e.Fastest) || e.MinInterval > e.MaxInterval || e.Max > 0 && e.Min > e.Max {
 		t.Fatalf("the expectations contradict each other: %+v", e)
 	}
 	for _, c := range checks {
@@ -94,8 +108,8 @@ func TestPolicyWith(t *testing.T, newPolicy func() difficulty.Policy, expect *Ex
 				t.Skip("a constant policy does not adapt")
 			case c.constant && !e.Constant:
 				t.Skip("the policy adapts")
-			case c.resets && !resets:
-				t.Skip("the policy is no difficulty.Resetter")
+			case c.needs != "" && !capable[c.needs](p):
+				t.Skipf("the policy is no difficulty.%s", c.needs)
 			}
 			if err := c.run(t, suite{newPolicy, e}); err != nil {
 				t.Error(err)
@@ -106,9 +120,23 @@ func TestPolicyWith(t *testing.T, newPolicy func() difficulty.Policy, expect *Ex
 
 // A check is one subtest. It returns what is wrong rather than failing, so that it can itself be tested.
 type check struct {
-	name                     string
-	adapts, constant, resets bool // what it takes for the check to apply
-	run                      func(t *testing.T, s suite) error
+	name             string
+	adapts, constant bool   // what it takes for the check to apply
+	needs            string // what the policy must be; a key of capable
+	run              func(t *testing.T, s suite) error
+}
+
+var capable = map[string]func(difficulty.Policy) bool{
+	"Resetter":  is[difficulty.Resetter],
+	"MinSetter": is[difficulty.MinSetter],
+	"MaxSetter": is[difficulty.MaxSetter],
+	"Hurrier":   is[difficulty.Hurrier],
+	"Keeper":    is[difficulty.Keeper],
+}
+
+func is[T difficulty.Policy](p difficulty.Policy) bool {
+	_, ok := difficulty.As[T](p)
+	return ok
 }
 
 var checks = []check{
@@ -126,7 +154,18 @@ var checks = []check{
 	{name: "Surge", adapts: true, run: changing(16)},
 	{name: "Slump", adapts: true, run: changing(1. / 16)},
 	{name: "ComingBack", adapts: true, run: checkComingBack},
-	{name: "ResetGoesOn", adapts: true, resets: true, run: checkResetGoesOn},
+	{name: "ResetGoesOn", adapts: true, needs: "Resetter", run: checkResetGoesOn},
+	{name: "StaysInBounds", run: checkStaysInBounds},
+	{name: "SurvivesBadShares", run: checkSurvivesBadShares},
+	{name: "SurvivesTimeGoingBackwards", run: checkSurvivesTimeGoingBackwards},
+	{name: "EndsFloods", adapts: true, needs: "Hurrier", run: checkEndsFloods},
+	{name: "HurryChangesNothing", needs: "Hurrier", run: checkHurryChangesNothing},
+	{name: "SetMinBounds", needs: "MinSetter", run: checkSetMinBounds},
+	{name: "SetMaxBounds", needs: "MaxSetter", run: checkSetMaxBounds},
+	{name: "StateIsTrue", needs: "Keeper", run: checkStateIsTrue},
+	{name: "StateChangesNothing", needs: "Keeper", run: checkStateChangesNothing},
+	{name: "RestoreGoesOn", adapts: true, needs: "Keeper", run: checkRestoreGoesOn},
+	{name: "RestoreRefusesWhatIsNotValid", needs: "Keeper", run: checkRestoreRefuses},
 }
 
 type suite struct {
@@ -167,6 +206,8 @@ type judged struct {
 	expect *Expect
 	err    error
 }
+
+func (j *judged) Unwrap() difficulty.Policy { return j.Policy }
 
 func (j *judged) Next(now time.Time) difficulty.Difficulty {
 	d := j.Policy.Next(now)
@@ -215,6 +256,8 @@ type sleepy struct {
 	pause time.Duration
 }
 
+func (p sleepy) Unwrap() difficulty.Policy { return p.Policy }
+
 func (p sleepy) Next(now time.Time) difficulty.Difficulty {
 	time.Sleep(p.pause)
 	return p.Policy.Next(now)
@@ -247,6 +290,8 @@ func (p disturbed) Observe(now time.Time, d difficulty.Difficulty) {
 	}
 	p.Policy.Observe(now, d)
 }
+
+func (p disturbed) Unwrap() difficulty.Policy { return p.Policy }
 
 func (p disturbed) Next(now time.Time) difficulty.Difficulty {
 	p.other.Next(now)

@@ -24,14 +24,18 @@ func newAverage() *average {
 	return &average{target: 10 * time.Second, every: 5 * time.Minute, cur: 1024}
 }
 
-func (a *average) Observe(_ time.Time, d difficulty.Difficulty) { a.work += d }
+func (a *average) Observe(_ time.Time, d difficulty.Difficulty) {
+	if d.Valid() {
+		a.work += d
+	}
+}
 
 func (a *average) Next(now time.Time) difficulty.Difficulty {
 	if a.since.IsZero() {
 		a.since = now
 	}
 	if span := now.Sub(a.since); span >= a.every {
-		d := max(difficulty.HashrateOf(a.work, span).Difficulty(a.target), 1)
+		d := min(max(difficulty.HashrateOf(a.work, span).Difficulty(a.target), 1), difficulty.Max)
 		if d > 2.5*a.cur || d < a.cur/2.5 {
 			a.cur = d.FloorPow2()
 			if a.fraction {
