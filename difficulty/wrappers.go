@@ -15,9 +15,8 @@ import (
 // caller bounds.
 //
 // The result is a [Wrapper], and a [Resetter] when p can be reset: after that it gives the first thing that p wants.
-// What else p is stays in reach of [As], and then acts on p alone: a [MinSetter], [MaxSetter] or [Keeper] changes what
-// p wants, and what was given last is kept if that is less than factor away. The caller of a Policy bounds what it
-// returns in any case.
+// It is a [MinSetter] and a [MaxSetter] whether p is or not. What else p is stays in reach of [As], and then acts on p
+// alone: a [Keeper] changes what p wants, and what was given last is kept if that is less than factor away.
 //
 // It fails when p is nil or factor is not a finite number above 1.
 func Hysteresis(p Policy, factor float64) (Policy, error) {
@@ -27,7 +26,7 @@ func Hysteresis(p Policy, factor float64) (Policy, error) {
 	if !(factor > 1) || math.IsInf(factor, 1) {
 		return nil, fmt.Errorf("difficulty: hysteresis: factor %v is not a finite number above 1", factor)
 	}
-	h := &hysteresis{Policy: p, factor: Difficulty(factor)}
+	h := &hysteresis{bounded: bounded{Policy: p}, factor: Difficulty(factor)}
 	if r, ok := As[Resetter](p); ok {
 		return resettableHysteresis{h, r}, nil
 	}
@@ -35,22 +34,22 @@ func Hysteresis(p Policy, factor float64) (Policy, error) {
 }
 
 type hysteresis struct {
-	Policy
+	bounded
 	factor Difficulty
 	last   Difficulty // 0 before the first
 }
-
-func (h *hysteresis) Unwrap() Policy { return h.Policy }
 
 func (h *hysteresis) Next(now time.Time) Difficulty {
 	d := h.Policy.Next(now)
 	switch {
 	case !d.Valid():
-		return max(h.last, Min)
+		d = max(h.last, Min)
 	case h.last == 0 || d/h.last >= h.factor || h.last/d >= h.factor:
 		h.last = d
+	default:
+		d = h.last
 	}
-	return h.last
+	return h.bound(d)
 }
 
 type resettableHysteresis struct {
@@ -76,8 +75,8 @@ func (h resettableHysteresis) Reset(d Difficulty) {
 // caller bounds.
 //
 // The result is a [Wrapper], and a [Resetter] when p can be reset: after that it gives the first thing that p wants.
-// What else p is stays in reach of [As], and then acts on p alone: what a [MinSetter], [MaxSetter], [Keeper] or
-// [Hurrier] wants is reached step by step as well. The caller of a Policy bounds what it returns in any case.
+// It is a [MinSetter] and a [MaxSetter] whether p is or not, and goes to such a bound in one step. What else p is stays in
+// reach of [As], and then acts on p alone: what a [Keeper] or [Hurrier] wants is reached step by step as well.
 //
 // It fails when p is nil, when up or down is not a number of at least 1, and when both are 1, which is a [Fixed].
 func LimitStep(p Policy, up, down float64) (Policy, error) {
@@ -97,7 +96,7 @@ func LimitStep(p Policy, up, down float64) (Policy, error) {
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	l := &limitStep{Policy: p, up: Difficulty(up), down: Difficulty(down)}
+	l := &limitStep{bounded: bounded{Policy: p}, up: Difficulty(up), down: Difficulty(down)}
 	if r, ok := As[Resetter](p); ok {
 		return resettableLimitStep{l, r}, nil
 	}
@@ -105,29 +104,28 @@ func LimitStep(p Policy, up, down float64) (Policy, error) {
 }
 
 type limitStep struct {
-	Policy
+	bounded
 	up, down Difficulty
 	last     Difficulty // 0 before the first
 	at       time.Time  // when it was given
 }
 
-func (l *limitStep) Unwrap() Policy { return l.Policy }
-
 func (l *limitStep) Next(now time.Time) Difficulty {
 	d := l.Policy.Next(now)
 	switch {
 	case !d.Valid():
-		return max(l.last, Min)
+		return l.bound(max(l.last, Min))
 	case l.last == 0:
 		l.last = d
 	case !now.After(l.at):
-		return l.last
+		return l.bound(l.last)
 	case d > l.last:
 		l.last = min(d, l.last*l.up)
 	default:
 		l.last = max(d, l.last/l.down)
 	}
 	l.at = now
+	l.last = l.bound(l.last)
 	return l.last
 }
 
@@ -141,6 +139,42 @@ func (l resettableLimitStep) Reset(d Difficulty) {
 	if d.Valid() {
 		l.last = 0
 	}
+}
+
+// A bounded policy holds the bounds that it was set itself, because what it wraps is not the last to speak.
+type bounded struct {
+	Policy
+	lo, hi Difficulty // 0 where there is none
+}
+
+func (b *bounded) Unwrap() Policy { return b.Policy }
+
+// SetMin raises the lowest difficulty that is given to m; an m that is not valid takes it back.
+func (b *bounded) SetMin(m Difficulty) {
+	if b.lo = 0; m.Valid() {
+		b.lo = m
+	}
+	if p, ok := As[MinSetter](b.Policy); ok {
+		p.SetMin(m)
+	}
+}
+
+// SetMax lowers the highest difficulty that is given to m, and counts more than SetMin; an m that is not valid takes it
+// back.
+func (b *bounded) SetMax(m Difficulty) {
+	if b.hi = 0; m.Valid() {
+		b.hi = m
+	}
+	if p, ok := As[MaxSetter](b.Policy); ok {
+		p.SetMax(m)
+	}
+}
+
+func (b *bounded) bound(d Difficulty) Difficulty {
+	if d = max(d, b.lo); b.hi != 0 {
+		d = min(d, b.hi)
+	}
+	return d
 }
 
 func checkWrapped(doing string, p Policy) error {

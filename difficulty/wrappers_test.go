@@ -130,6 +130,7 @@ func TestWrappersHideNothing(t *testing.T) {
 			require.True(t, ok)
 			hi.SetMax(4)
 			require.Equal(t, []difficulty.Difficulty{3, 4}, []difficulty.Difficulty{inner.min, inner.max})
+			hi.SetMax(0)
 			k, ok := difficulty.As[difficulty.Keeper](p)
 			require.True(t, ok)
 			require.Equal(t, difficulty.Difficulty(7), k.State(noon).Difficulty)
@@ -148,6 +149,29 @@ func TestWrappersHideNothing(t *testing.T) {
 			r.Reset(1024)
 			require.Equal(t, difficulty.Difficulty(1024), inner.reset)
 			require.Equal(t, difficulty.Difficulty(1024), p.Next(noon.Add(1)))
+		})
+	}
+}
+
+// A wrapper that says something else than what it wraps is held to the bounds too, even where the other is not.
+func TestWrappersAreBounded(t *testing.T) {
+	for _, name := range []string{"Hysteresis", "LimitStep"} {
+		t.Run(name, func(t *testing.T) {
+			inner := &says{next: []difficulty.Difficulty{1000}}
+			p := wrappers(t, inner)[name]
+			lo, hi := p.(difficulty.MinSetter), p.(difficulty.MaxSetter)
+			require.Equal(t, difficulty.Difficulty(1000), p.Next(noon))
+			hi.SetMax(16)
+			require.Equal(t, difficulty.Difficulty(16), p.Next(noon.Add(1)))
+			lo.SetMin(32)
+			require.Equal(t, difficulty.Difficulty(16), p.Next(noon.Add(2)), "the maximum counts more")
+			hi.SetMax(nan)
+			inner.next = []difficulty.Difficulty{1}
+			require.GreaterOrEqual(t, p.Next(noon.Add(3)), difficulty.Difficulty(32))
+			for i := range 20 {
+				p.Next(noon.Add(time.Duration(4 + i)))
+			}
+			require.Equal(t, difficulty.Difficulty(32), p.Next(noon.Add(time.Minute)))
 		})
 	}
 }
