@@ -1,0 +1,512 @@
+package difficulty
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// SequentialOptions tune a [Sequential]. The zero value suits miners of every size at six shares a minute.
+type SequentialOptions struct {
+	Start Difficulty // of a miner nobody knows; 0 means 16384, brought within Min and Max
+	Min   Difficulty // lowest that is assigned, at least [Min]; 0 means 64, or Max if that is lower
+	Max   Difficulty // highest that is assigned; 0 means [Max]
+
+	// Interval is the average time between shares that is aimed at, from 100 ms to an hour; 0 means 10 s. How long the
+	// policy takes to notice something is a matter of how many shares it sees, so it goes with Interval.
+	Interval time.Duration
+
+	// Grid is the set of difficulties to choose from; the zero value is [AnyDifficulty]. A coarser one costs accuracy:
+	// with powers of two shares come up to 1.4 times too often or too seldom.
+	Grid Grid
+
+	// Vigilance is how much evidence it takes to change the difficulty of a miner that has settled, as the logarithm of
+	// a likelihood ratio; 0 means 4.3. More makes for fewer changes without cause and notices true ones later: each 0.7
+	// more doubles the time between false alarms, and is a minute more until half of a miner's hashrate is missed.
+	Vigilance float64
+}
+
+// Evidence is in nats, the natural logarithm of a likelihood ratio. Steps are natural logarithms of factors, and times are
+// in intervals.
+const (
+	defaultVigilance = 4.3
+	riseMore         = 1.7 // than Vigilance, before a settled miner's difficulty rises: too many shares do less harm than too few
+	surgeVigilance   = 10  // before it rises at once to what four times the shares and more say
+	newVigilance     = 4   // of a miner that has not settled
+	searchVigilance  = 2.5 // of one of which too few shares are known to say that it is slow
+	certain          = 7   // evidence for a settled miner's step of any size
+	doubtEnds        = 2.5 // evidence that says whether a cautious step was right
+
+	cautiousStep = 0.35         // somewhat more than sqrt(2), so that the next power of two is nearer
+	surgeStep    = 3 * math.Ln2 // at most
+	leastStep    = 0.05         // that is worth a job
+	caution      = 0.6          // standard errors that a step stays short of the estimate
+
+	settledAfter = 12  // shares at one difficulty
+	searching    = 4   // shares, below which a miner is searched for
+	worth        = 4   // shares that an earlier estimate counts as beside a new one
+	enough       = 50  // shares that say what a flood amounts to, however soon they come
+	enoughTime   = 0.3 // and the time that is enough for fewer
+	burst        = 3   // shares of one moment that count as evidence of a rise
+	moments      = 10  // of an interval
+
+	inTransit = 1  // after a change, until shares of another difficulty mean that the pool did not take the change over
+	firstWait = 2  // without a share, until the difficulty of a miner that has sent nothing yet falls
+	firstFall = 16 // by this factor, and each time by this factor more
+
+	firstLook = 40  // shares until the average since the last change is looked at, then twice as many
+	lookError = 2.6 // standard errors that it has to be off
+	lookLeast = 0.2 // and its logarithm
+	lookGain  = 0.1 // and how much nearer a difficulty of the grid has to bring it
+)
+
+// A Sequential keeps one miner at a steady rate of shares by sequential tests. It is the policy for new pools.
+//
+// # Method
+//
+// Shares are a Poisson process: a miner of hashrate h finds them at the rate h/(2^32 d). Sequential asks how many times
+// as fast as wanted they come, r, and tests the hypothesis r = 1 against r = 2, r = 4 and r = 1/2 with each share and
+// with the time that passes. Per share the evidence for r = q grows by ln q, and in the time in which one share was to be
+// expected it falls by q-1. What is below zero is set to zero, since evidence against a change that comes later is none:
+// that is Page's CUSUM test (E. S. Page, Continuous inspection schemes, Biometrika 41, 1954), which of all tests with
+// the same time between false alarms has the shortest delay in the worst case (G. Lorden, Procedures for reacting to a
+// change in distribution, Ann. Math. Stat. 42, 1971; G. V. Moustakides, Optimal stopping times for detecting changes in
+// distributions, Ann. Stat. 14, 1986).
+//
+// A test that reaches its threshold changes the difficulty. By how much, says the rate since that test last was at zero,
+// which is the most likely time of the change: n shares where e were to be expected are r = n/e with a relative standard
+// error of 1/sqrt(n), and the step falls short of ln r by 0.6 of it, because a test that stops at the first sufficient
+// evidence sees more than there is. A miner that has settled moves by a factor of 1.4 at most at first, which is right
+// to within that factor whether there was a change or not, and further when the evidence goes on.
+//
+// The tests do not see what is less than a factor of 1.4 off. So the average since the last change is compared with what
+// it should be after 40 shares, 80, 160 and so on, and the difficulty corrected when it is 2.6 standard errors off.
+//
+// A miner that nobody knows may be off by any factor. Downwards the search gallops (J. L. Bentley, A. C. Yao, An almost
+// optimal algorithm for unbounded searching, Inf. Process. Lett. 5, 1976): after 20 s without a share the difficulty
+// falls to a 16th, then to a 256th of that, and so on; what is too low is noticed within seconds, because shares come so
+// fast then. Sequential is a [Hurrier] for this: with a pool that sends jobs only when they are due each step takes 30 s.
+//
+// A share is evidence at the difficulty that it was found at: the time before it counts as that difficulty's, so shares
+// still on their way after a change and bounds that the caller applies do not mislead it. Of shares that come in one
+// tenth of an interval only the first three count as evidence of a rise, since a connection that stalls delivers many at
+// once.
+//
+// A Sequential reads no clock, starts nothing, allocates nothing after NewSequential and holds some 200 bytes.
+type Sequential struct {
+	lo, hi   Difficulty // bounds from the options
+	min, max Difficulty // within them
+	cur      Difficulty
+	first    Difficulty // where the present miner began, or was settled at
+	grid     Grid
+	interval float64 // seconds
+	vigil    float64
+
+	base time.Time
+	at   float64 // seconds since base, the latest time seen
+
+	rise, surge, fall evidence
+	since             tally // since the last change
+	look              float64
+	before            tally   // the estimate from before the last change, of hashrate/2^32 in shares of difficulty 1 per second
+	changed           float64 // seconds since base
+	moment            int64
+	inMoment          int
+	silent            int     // changes in a row without a share between them
+	doubtful          float64 // the last step if that was a cautious one, else 0
+	doubt             float64 // evidence since then that shares come as fast as without it, or faster
+	weight            float64 // shares at the present difficulty that one of the miner's is worth in time; 1 nearly always
+	settled           bool
+}
+
+// evidence is that of one test, and what it has seen since it was last at zero.
+type evidence struct {
+	nats float64
+	tally
+}
+
+// A tally is shares, and how many were to be expected.
+type tally struct{ shares, expected float64 }
+
+var (
+	_ Resetter  = (*Sequential)(nil)
+	_ MinSetter = (*Sequential)(nil)
+	_ MaxSetter = (*Sequential)(nil)
+	_ Hurrier   = (*Sequential)(nil)
+	_ Keeper    = (*Sequential)(nil)
+)
+
+// NewSequential returns a Sequential for one miner; nil means default options. It fails when the options contradict each
+// other or ask for what cannot be had, and reports all that is wrong with them.
+func NewSequential(opts *SequentialOptions) (*Sequential, error) {
+	var o SequentialOptions
+	if opts != nil {
+		o = *opts
+	}
+	var errs []error
+	wrong := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("difficulty: sequential: "+format, args...))
+	}
+	bound := func(name string, d Difficulty) bool {
+		if d == 0 || d.Valid() && d >= Min && d <= Max {
+			return d != 0
+		}
+		wrong("%s %v is not within [2^-32, 2^62]", name, d)
+		return false
+	}
+	hi := Max
+	if bound("Max", o.Max) {
+		hi = o.Max
+	}
+	hi = o.Grid.Floor(hi)
+	lo := min(defaultMin, hi)
+	if bound("Min", o.Min) {
+		if lo = o.Grid.Ceil(o.Min); lo > hi {
+			wrong("Min %v is above Max %v", lo, hi)
+		}
+	}
+	start := o.Grid.Nearest(max(lo, min(defaultStart, hi)))
+	if bound("Start", o.Start) {
+		start = o.Grid.Nearest(o.Start)
+		if start < lo || start > hi {
+			wrong("Start %v is not within Min %v and Max %v", start, lo, hi)
+		}
+	}
+	switch {
+	case o.Interval == 0:
+		o.Interval = defaultInterval
+	case o.Interval < 100*time.Millisecond || o.Interval > time.Hour:
+		wrong("Interval %v is not within [100ms, 1h]", o.Interval)
+	}
+	switch {
+	case o.Vigilance == 0:
+		o.Vigilance = defaultVigilance
+	case !(o.Vigilance >= 1 && o.Vigilance <= 100):
+		wrong("Vigilance %v is not within [1, 100]", o.Vigilance)
+	}
+	if errs != nil {
+		return nil, errors.Join(errs...)
+	}
+	s := &Sequential{
+		lo: lo, hi: hi, min: lo, max: hi, grid: o.Grid,
+		interval: o.Interval.Seconds(), vigil: o.Vigilance,
+	}
+	s.begin(start)
+	return s, nil
+}
+
+// begin forgets everything and starts over from d.
+func (s *Sequential) begin(d Difficulty) {
+	s.cur, s.first = d, d
+	s.before = tally{}
+	s.silent, s.settled, s.doubtful = 0, false, 0
+	s.restart()
+}
+
+// restart begins all tests anew.
+func (s *Sequential) restart() {
+	s.rise, s.surge, s.fall = evidence{}, evidence{}, evidence{}
+	s.since = tally{}
+	s.look = firstLook
+	s.doubt, s.weight = 0, 1
+	s.changed = s.at
+}
+
+// Observe counts a share. A d that is not valid is no share.
+func (s *Sequential) Observe(now time.Time, d Difficulty) {
+	if !d.Valid() {
+		return
+	}
+	weight := float64(s.cur / d)
+	s.pass(now, weight)
+	if s.at-s.changed > inTransit*s.interval {
+		s.weight = min(weight, math.MaxFloat32)
+	}
+	s.since.shares++
+	s.silent = 0
+	s.doubt += math.Ln2
+	s.fall.share(-math.Ln2)
+	// A share that was late is no evidence of a rise, but it belongs to the rate if there is one.
+	rise, surge := math.Ln2, 2*math.Ln2
+	if moment := int64(s.at / s.interval * moments); moment != s.moment {
+		s.moment, s.inMoment = moment, 1
+	} else if s.inMoment++; s.inMoment > burst {
+		rise, surge = 0, 0
+	}
+	s.rise.share(rise)
+	s.surge.share(surge)
+}
+
+// pass lets time pass until now, in which a share was to be expected each interval; weight times as many of the
+// difficulty that the miner works at.
+func (s *Sequential) pass(now time.Time, weight float64) {
+	gap := s.elapse(now)
+	if gap <= 0 {
+		return
+	}
+	s.at += gap
+	expected := gap / s.interval * min(weight, math.MaxFloat32)
+	s.since.expected += expected
+	slow, fast := s.ratios()
+	s.doubt -= expected * (fast - slow)
+	s.rise.time(expected, 2)
+	s.surge.time(expected, 4)
+	s.fall.time(expected, 0.5)
+}
+
+// elapse returns the seconds from the latest time seen until now. A time before that one counts as that one.
+func (s *Sequential) elapse(now time.Time) float64 {
+	if s.base.IsZero() {
+		s.base = now
+		return 0
+	}
+	return max(0, now.Sub(s.base).Seconds()-s.at)
+}
+
+func (e *evidence) share(nats float64) {
+	e.nats += nats
+	e.shares++
+	e.forget()
+}
+
+func (e *evidence) time(expected, ratio float64) {
+	e.nats -= (ratio - 1) * expected
+	e.expected += expected
+	e.forget()
+}
+
+func (e *evidence) forget() {
+	if e.nats <= 0 {
+		*e = evidence{}
+	}
+}
+
+// Next tests the shares so far and returns the difficulty for the next job, one of the Grid.
+func (s *Sequential) Next(now time.Time) Difficulty {
+	s.pass(now, s.weight)
+	step, ok := s.step()
+	if !s.settled && s.since.shares >= settledAfter {
+		s.settled = true
+	}
+	if s.since.shares >= s.look {
+		s.look *= 2
+	}
+	if s.since.shares >= firstLook {
+		s.doubtful = 0
+	}
+	if ok {
+		s.move(step)
+	}
+	return s.cur
+}
+
+// Hurry reports whether Next would return another difficulty at this moment.
+func (s *Sequential) Hurry(now time.Time) bool {
+	then := *s // some 200 bytes, on the stack
+	then.pass(now, then.weight)
+	step, ok := then.step()
+	return ok && then.after(step) != s.cur
+}
+
+// step returns the logarithm of the factor that the difficulty should change by, if it should.
+func (s *Sequential) step() (step float64, ok bool) {
+	up, down := s.vigil+riseMore, s.vigil
+	if !s.settled {
+		up, down = newVigilance, newVigilance
+		if s.before.shares < searching {
+			down = searchVigilance
+		}
+	}
+	switch {
+	case s.since.shares == 0:
+		return s.silence(down)
+	case s.rise.nats >= up || s.surge.nats >= surgeVigilance:
+		t := s.rise.tally
+		if t.expected == 0 || t.shares < enough && t.expected < enoughTime { // as much as a connection that stalled delivers
+			return 0, false
+		}
+		step = max(0, math.Log(t.shares/t.expected)-caution/math.Sqrt(t.shares))
+		return s.cautious(step, s.rise.nats)
+	case s.fall.nats >= down:
+		if !s.settled { // the estimate that it was given is worth something
+			w := min(max(s.before.shares, 0.5), worth)
+			step = min(0, math.Log((s.fall.shares+w)/(s.fall.expected+w)))
+			return step, true
+		}
+		shares := s.fall.shares + 0.5
+		step = min(0, math.Log(shares/s.fall.expected)+caution/math.Sqrt(shares))
+		return s.cautious(step, s.fall.nats)
+	case s.doubtful != 0 && math.Abs(s.doubt) >= doubtEnds:
+		return s.resolve()
+	case s.since.shares >= s.look:
+		step = math.Log(s.since.shares / s.since.expected)
+		left := step - math.Log(float64(s.after(step)/s.cur))
+		return step, math.Abs(step) > max(lookLeast, lookError/math.Sqrt(s.since.shares)) &&
+			math.Abs(left) < math.Abs(step)-lookGain
+	}
+	return 0, false
+}
+
+// cautious shortens the step of a miner that has settled.
+func (s *Sequential) cautious(step, nats float64) (float64, bool) {
+	switch {
+	case !s.settled:
+	case s.surge.nats >= surgeVigilance:
+		step = min(step, surgeStep)
+	case nats < certain:
+		step = max(-cautiousStep, min(step, cautiousStep))
+	}
+	return step, math.Abs(step) >= leastStep
+}
+
+// ratios returns how fast shares come after a cautious step: if nothing had changed before it, and if twice or half as
+// many came. The slower is the first.
+func (s *Sequential) ratios() (slow, fast float64) {
+	r := math.Exp(-s.doubtful)
+	if s.doubtful > 0 {
+		return r, 2 * r
+	}
+	return r / 2, r
+}
+
+// resolve is step after a cautious one: back, or on to where the shares since then say.
+func (s *Sequential) resolve() (step float64, ok bool) {
+	slow, fast := s.ratios()
+	changed := slow // as the step down said
+	if s.doubtful > 0 {
+		changed = fast
+	}
+	if s.doubt > 0 == (s.doubtful < 0) {
+		return -s.doubtful, true
+	}
+	return math.Log((s.since.shares + worth*changed) / (s.since.expected + worth)), true
+}
+
+// silence is step where no share has come since the last change.
+func (s *Sequential) silence(down float64) (step float64, ok bool) {
+	switch {
+	case s.before.shares == 0:
+		return -float64(s.silent+1) * math.Log(firstFall), s.since.expected >= firstWait
+	case s.silent == 0:
+		return -math.Ln2, s.fall.nats >= down
+	}
+	return -2 * math.Ln2, s.fall.nats >= down
+}
+
+// after returns the difficulty after a step.
+func (s *Sequential) after(step float64) Difficulty {
+	return s.bound(Difficulty(float64(s.cur) * math.Exp(step)))
+}
+
+// move changes the difficulty by a step.
+func (s *Sequential) move(step float64) {
+	d := s.after(step)
+	taken := math.Log(float64(d / s.cur))
+	cautious := math.Abs(step) == cautiousStep
+	confirmed := s.doubtful*taken > 0
+	if s.since.shares == 0 {
+		s.silent++
+	} else {
+		if math.Abs(step) >= math.Ln2 { // it is another miner, as it were
+			s.settled = step > 0 && s.rise.shares >= enough
+		}
+		s.remember()
+	}
+	if s.doubtful = 0; s.settled && s.since.shares > 0 && taken != 0 && (cautious || confirmed) {
+		s.doubtful = taken
+	}
+	s.cur = d
+	s.restart()
+}
+
+// remember keeps the estimate of the hashrate for State.
+func (s *Sequential) remember() { s.before = s.estimate() }
+
+// priorShares is what the estimate from before the last change is worth at most: it was given up for a reason.
+const priorShares = 8
+
+// estimate returns the work per second as tally of shares of difficulty 1 and the seconds they took.
+func (s *Sequential) estimate() tally {
+	t := tally{s.since.shares, s.since.expected * s.interval / float64(s.cur)}
+	if s.before.shares > 0 {
+		w := min(1, priorShares/s.before.shares)
+		t.shares += w * s.before.shares
+		t.expected += w * s.before.expected
+	}
+	return t
+}
+
+// bound brings d into the bounds and onto the grid.
+func (s *Sequential) bound(d Difficulty) Difficulty {
+	return min(max(s.grid.Nearest(d), s.min), s.max)
+}
+
+// SetMin raises the lowest difficulty for this miner to m, or lowers it again, but never below [SequentialOptions].Min.
+// An m that is not valid, such as 0, means that one.
+func (s *Sequential) SetMin(m Difficulty) {
+	s.min = s.lo
+	if m.Valid() {
+		s.min = min(max(s.grid.Ceil(m), s.lo), s.hi)
+	}
+	s.rebound()
+}
+
+// SetMax lowers the highest difficulty for this miner to m, or raises it again, but never above [SequentialOptions].Max.
+// It counts more than SetMin. An m that is not valid means that one.
+func (s *Sequential) SetMax(m Difficulty) {
+	s.max = s.hi
+	if m.Valid() {
+		s.max = min(max(s.grid.Floor(m), s.lo), s.hi)
+	}
+	s.rebound()
+}
+
+func (s *Sequential) rebound() {
+	if d := min(max(s.cur, s.min), s.max); d != s.cur {
+		s.remember()
+		s.cur = d
+		s.restart()
+	}
+}
+
+// Reset forgets every share and starts over from d, brought into the bounds. A d that is not valid changes nothing.
+func (s *Sequential) Reset(d Difficulty) {
+	if d.Valid() {
+		s.begin(s.bound(d))
+	}
+}
+
+// State returns what is known of the miner.
+func (s *Sequential) State(now time.Time) State {
+	then := *s
+	then.pass(now, then.weight)
+	st := State{At: now, Difficulty: s.cur}
+	if t := then.estimate(); t.shares > 0 && t.expected > 0 {
+		st.Hashrate = Hashrate(t.shares / t.expected * HashesPerDifficulty)
+		st.Shares = t.shares
+	}
+	return st
+}
+
+// freshFor is how long a miner's difficulty is trusted as that of one which has settled.
+const freshFor = 10 * time.Minute
+
+// Restore goes on from a State. Within ten minutes of it the miner counts as settled if it had been watched for long
+// enough; later its difficulty is where the search begins.
+func (s *Sequential) Restore(now time.Time, st State) {
+	if !st.Valid() {
+		return
+	}
+	d := st.Difficulty
+	if st.Shares >= settledAfter {
+		d = st.Hashrate.Difficulty(time.Duration(s.interval * float64(time.Second)))
+		if !d.Valid() {
+			d = st.Difficulty
+		}
+	}
+	s.begin(s.bound(d))
+	if age := now.Sub(st.At); age >= 0 && age <= freshFor && st.Shares >= settledAfter {
+		s.settled = true
+	}
+}
