@@ -62,6 +62,11 @@ var policies = []struct {
 			Start: o.start, Min: o.min, Max: o.max, Interval: o.interval,
 		})
 	}},
+	{"sequential", anyGrid, func(o policyOptions) (bounded, error) {
+		return difficulty.NewSequential(&difficulty.SequentialOptions{
+			Start: o.start, Min: o.min, Max: o.max, Interval: o.interval, Grid: o.grid,
+		})
+	}},
 }
 
 func powersOfTwo(difficulty.Grid) difficulty.Grid { return difficulty.PowersOfTwo }
@@ -448,6 +453,7 @@ func TestPoliciesAreSmall(t *testing.T) {
 		{"Decaying", unsafe.Sizeof(difficulty.Decaying{}), 152},
 		{"Ladder", unsafe.Sizeof(difficulty.Ladder{}), 136},
 		{"EWMA", unsafe.Sizeof(difficulty.EWMA{}), 184},
+		{"Sequential", unsafe.Sizeof(difficulty.Sequential{}), 320},
 		{"QuickStart", unsafe.Sizeof(difficulty.QuickStart{}), 152},
 	} {
 		require.LessOrEqual(t, c.size, c.most, c.name)

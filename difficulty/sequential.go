@@ -1,8 +1,7 @@
 package difficulty
 
 import (
-	"errors"
-	"fmt"
+	"cmp"
 	"math"
 	"time"
 )
@@ -13,7 +12,7 @@ type SequentialOptions struct {
 	Min   Difficulty // lowest that is assigned, at least [Min]; 0 means 64, or Max if that is lower
 	Max   Difficulty // highest that is assigned; 0 means [Max]
 
-	// Interval is the average time between shares that is aimed at, from 100 ms to an hour; 0 means 10 s. How long the
+	// Interval is the average time between shares that is aimed at, from 100 ms to 24 h; 0 means 10 s. How long the
 	// policy takes to notice something is a matter of how many shares it sees, so it goes with Interval.
 	Interval time.Duration
 
@@ -95,29 +94,23 @@ const (
 //
 // A Sequential reads no clock, starts nothing, allocates nothing after NewSequential and holds some 200 bytes.
 type Sequential struct {
-	lo, hi   Difficulty // bounds from the options
-	min, max Difficulty // within them
-	cur      Difficulty
-	first    Difficulty // where the present miner began, or was settled at
-	grid     Grid
+	assignment
+	timeline
 	interval float64 // seconds
 	vigil    float64
 
-	base time.Time
-	at   float64 // seconds since base, the latest time seen
-
 	rise, surge, fall evidence
-	since             tally // since the last change
-	look              float64
-	before            tally   // the estimate from before the last change, of hashrate/2^32 in shares of difficulty 1 per second
-	changed           float64 // seconds since base
+	since             tally         // since the last change
+	before            tally         // what is known from before it: shares, and the seconds they took at difficulty 1
+	changed           time.Duration // when the last change was
+	look              float64       // shares since then at which the average is looked at
 	moment            int64
 	inMoment          int
-	silent            int     // changes in a row without a share between them
+	silent            int // changes in a row without a share between them
+	settled           bool
 	doubtful          float64 // the last step if that was a cautious one, else 0
 	doubt             float64 // evidence since then that shares come as fast as without it, or faster
-	weight            float64 // shares at the present difficulty that one of the miner's is worth in time; 1 nearly always
-	settled           bool
+	weight            float64 // how many of the present difficulty's shares one of the miner's takes the time of; 1 nearly always
 }
 
 // evidence is that of one test, and what it has seen since it was last at zero.
@@ -144,61 +137,25 @@ func NewSequential(opts *SequentialOptions) (*Sequential, error) {
 	if opts != nil {
 		o = *opts
 	}
-	var errs []error
-	wrong := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("difficulty: sequential: "+format, args...))
-	}
-	bound := func(name string, d Difficulty) bool {
-		if d == 0 || d.Valid() && d >= Min && d <= Max {
-			return d != 0
-		}
-		wrong("%s %v is not within [2^-32, 2^62]", name, d)
-		return false
-	}
-	hi := Max
-	if bound("Max", o.Max) {
-		hi = o.Max
-	}
-	hi = o.Grid.Floor(hi)
-	lo := min(defaultMin, hi)
-	if bound("Min", o.Min) {
-		if lo = o.Grid.Ceil(o.Min); lo > hi {
-			wrong("Min %v is above Max %v", lo, hi)
-		}
-	}
-	start := o.Grid.Nearest(max(lo, min(defaultStart, hi)))
-	if bound("Start", o.Start) {
-		start = o.Grid.Nearest(o.Start)
-		if start < lo || start > hi {
-			wrong("Start %v is not within Min %v and Max %v", start, lo, hi)
-		}
-	}
-	switch {
-	case o.Interval == 0:
-		o.Interval = defaultInterval
-	case o.Interval < 100*time.Millisecond || o.Interval > time.Hour:
-		wrong("Interval %v is not within [100ms, 1h]", o.Interval)
-	}
-	switch {
-	case o.Vigilance == 0:
-		o.Vigilance = defaultVigilance
-	case !(o.Vigilance >= 1 && o.Vigilance <= 100):
-		wrong("Vigilance %v is not within [1, 100]", o.Vigilance)
-	}
-	if errs != nil {
-		return nil, errors.Join(errs...)
-	}
+	e := optionErrors{policy: "sequential"}
 	s := &Sequential{
-		lo: lo, hi: hi, min: lo, max: hi, grid: o.Grid,
-		interval: o.Interval.Seconds(), vigil: o.Vigilance,
+		assignment: newAssignment(&e, o.Grid, o.Start, o.Min, o.Max, defaultStart, defaultMin),
+		interval:   e.interval(o.Interval, defaultInterval).Seconds(),
+		vigil:      cmp.Or(o.Vigilance, defaultVigilance),
 	}
-	s.begin(start)
+	if !(s.vigil >= 1 && s.vigil <= 100) {
+		e.wrong("Vigilance %v is not within 1 and 100", o.Vigilance)
+	}
+	if err := e.err(); err != nil {
+		return nil, err
+	}
+	s.begin(s.cur)
 	return s, nil
 }
 
 // begin forgets everything and starts over from d.
 func (s *Sequential) begin(d Difficulty) {
-	s.cur, s.first = d, d
+	s.set(d)
 	s.before = tally{}
 	s.silent, s.settled, s.doubtful = 0, false, 0
 	s.restart()
@@ -218,10 +175,12 @@ func (s *Sequential) Observe(now time.Time, d Difficulty) {
 	if !d.Valid() {
 		return
 	}
-	weight := float64(s.cur / d)
-	s.pass(now, weight)
-	if s.at-s.changed > inTransit*s.interval {
-		s.weight = min(weight, math.MaxFloat32)
+	weight := min(float64(s.cur/d), math.MaxFloat32)
+	if !s.pass(now, weight) {
+		return
+	}
+	if (s.at - s.changed).Seconds() > inTransit*s.interval {
+		s.weight = weight
 	}
 	s.since.shares++
 	s.silent = 0
@@ -229,7 +188,7 @@ func (s *Sequential) Observe(now time.Time, d Difficulty) {
 	s.fall.share(-math.Ln2)
 	// A share that was late is no evidence of a rise, but it belongs to the rate if there is one.
 	rise, surge := math.Ln2, 2*math.Ln2
-	if moment := int64(s.at / s.interval * moments); moment != s.moment {
+	if moment := int64(s.at.Seconds() / s.interval * moments); moment != s.moment {
 		s.moment, s.inMoment = moment, 1
 	} else if s.inMoment++; s.inMoment > burst {
 		rise, surge = 0, 0
@@ -238,30 +197,21 @@ func (s *Sequential) Observe(now time.Time, d Difficulty) {
 	s.surge.share(surge)
 }
 
-// pass lets time pass until now, in which a share was to be expected each interval; weight times as many of the
-// difficulty that the miner works at.
-func (s *Sequential) pass(now time.Time, weight float64) {
-	gap := s.elapse(now)
-	if gap <= 0 {
-		return
+// pass lets time pass until now, in which a share was to be expected each interval; weight times as many when the miner
+// works at another difficulty. It returns false when there is no time yet.
+func (s *Sequential) pass(now time.Time, weight float64) bool {
+	before := s.at
+	if !s.tick(now) {
+		return false
 	}
-	s.at += gap
-	expected := gap / s.interval * min(weight, math.MaxFloat32)
+	expected := (s.at - before).Seconds() / s.interval * weight
 	s.since.expected += expected
 	slow, fast := s.ratios()
 	s.doubt -= expected * (fast - slow)
 	s.rise.time(expected, 2)
 	s.surge.time(expected, 4)
 	s.fall.time(expected, 0.5)
-}
-
-// elapse returns the seconds from the latest time seen until now. A time before that one counts as that one.
-func (s *Sequential) elapse(now time.Time) float64 {
-	if s.base.IsZero() {
-		s.base = now
-		return 0
-	}
-	return max(0, now.Sub(s.base).Seconds()-s.at)
+	return true
 }
 
 func (e *evidence) share(nats float64) {
@@ -396,7 +346,7 @@ func (s *Sequential) silence(down float64) (step float64, ok bool) {
 
 // after returns the difficulty after a step.
 func (s *Sequential) after(step float64) Difficulty {
-	return s.bound(Difficulty(float64(s.cur) * math.Exp(step)))
+	return s.bound(s.grid.Nearest(Difficulty(float64(s.cur) * math.Exp(step))))
 }
 
 // move changes the difficulty by a step.
@@ -411,7 +361,7 @@ func (s *Sequential) move(step float64) {
 		if math.Abs(step) >= math.Ln2 { // it is another miner, as it were
 			s.settled = step > 0 && s.rise.shares >= enough
 		}
-		s.remember()
+		s.before = s.estimate()
 	}
 	if s.doubtful = 0; s.settled && s.since.shares > 0 && taken != 0 && (cautious || confirmed) {
 		s.doubtful = taken
@@ -420,52 +370,35 @@ func (s *Sequential) move(step float64) {
 	s.restart()
 }
 
-// remember keeps the estimate of the hashrate for State.
-func (s *Sequential) remember() { s.before = s.estimate() }
-
-// priorShares is what the estimate from before the last change is worth at most: it was given up for a reason.
-const priorShares = 8
-
-// estimate returns the work per second as tally of shares of difficulty 1 and the seconds they took.
+// estimate returns how many shares the miner's hashrate is known from, and the seconds they would have taken it at
+// difficulty 1. What was known before the last change is worth little: it was given up for a reason.
 func (s *Sequential) estimate() tally {
 	t := tally{s.since.shares, s.since.expected * s.interval / float64(s.cur)}
 	if s.before.shares > 0 {
-		w := min(1, priorShares/s.before.shares)
+		w := min(1, worth/s.before.shares)
 		t.shares += w * s.before.shares
 		t.expected += w * s.before.expected
 	}
 	return t
 }
 
-// bound brings d into the bounds and onto the grid.
-func (s *Sequential) bound(d Difficulty) Difficulty {
-	return min(max(s.grid.Nearest(d), s.min), s.max)
-}
-
 // SetMin raises the lowest difficulty for this miner to m, or lowers it again, but never below [SequentialOptions].Min.
 // An m that is not valid, such as 0, means that one.
 func (s *Sequential) SetMin(m Difficulty) {
-	s.min = s.lo
-	if m.Valid() {
-		s.min = min(max(s.grid.Ceil(m), s.lo), s.hi)
-	}
-	s.rebound()
+	known := s.estimate()
+	s.rebound(s.setMin(m), known)
 }
 
 // SetMax lowers the highest difficulty for this miner to m, or raises it again, but never above [SequentialOptions].Max.
 // It counts more than SetMin. An m that is not valid means that one.
 func (s *Sequential) SetMax(m Difficulty) {
-	s.max = s.hi
-	if m.Valid() {
-		s.max = min(max(s.grid.Floor(m), s.lo), s.hi)
-	}
-	s.rebound()
+	known := s.estimate()
+	s.rebound(s.setMax(m), known)
 }
 
-func (s *Sequential) rebound() {
-	if d := min(max(s.cur, s.min), s.max); d != s.cur {
-		s.remember()
-		s.cur = d
+func (s *Sequential) rebound(changed bool, known tally) {
+	if changed {
+		s.before = known
 		s.restart()
 	}
 }
@@ -473,7 +406,7 @@ func (s *Sequential) rebound() {
 // Reset forgets every share and starts over from d, brought into the bounds. A d that is not valid changes nothing.
 func (s *Sequential) Reset(d Difficulty) {
 	if d.Valid() {
-		s.begin(s.bound(d))
+		s.begin(d)
 	}
 }
 
@@ -483,30 +416,22 @@ func (s *Sequential) State(now time.Time) State {
 	then.pass(now, then.weight)
 	st := State{At: now, Difficulty: s.cur}
 	if t := then.estimate(); t.shares > 0 && t.expected > 0 {
-		st.Hashrate = Hashrate(t.shares / t.expected * HashesPerDifficulty)
-		st.Shares = t.shares
+		if h := Hashrate(t.shares / t.expected * HashesPerDifficulty); !math.IsInf(float64(h), 1) {
+			st.Hashrate, st.Shares = h, t.shares
+		}
 	}
 	return st
 }
 
-// freshFor is how long a miner's difficulty is trusted as that of one which has settled.
-const freshFor = 10 * time.Minute
-
-// Restore goes on from a State. Within ten minutes of it the miner counts as settled if it had been watched for long
-// enough; later its difficulty is where the search begins.
+// Restore goes on from a State that is no older than its shares took, or than ten minutes if that is more, and at most a
+// day. The miner counts as settled if it has sent enough shares to be.
 func (s *Sequential) Restore(now time.Time, st State) {
-	if !st.Valid() {
+	if !st.fresh(now) {
 		return
 	}
-	d := st.Difficulty
-	if st.Shares >= settledAfter {
-		d = st.Hashrate.Difficulty(time.Duration(s.interval * float64(time.Second)))
-		if !d.Valid() {
-			d = st.Difficulty
-		}
-	}
-	s.begin(s.bound(d))
-	if age := now.Sub(st.At); age >= 0 && age <= freshFor && st.Shares >= settledAfter {
-		s.settled = true
+	s.begin(st.Difficulty)
+	if st.Shares > 0 && st.Hashrate > 0 {
+		s.before = tally{st.Shares, st.Shares * HashesPerDifficulty / float64(st.Hashrate)}
+		s.settled = st.Shares >= settledAfter
 	}
 }
