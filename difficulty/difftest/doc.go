@@ -8,5 +8,18 @@
 //	}
 //
 // [Run] is the simulation by itself: a [Miner], a [Trace] of what it was told and what it sent, and the same again
-// every time for the same seed.
+// every time for the same seed. The shares of a miner of hashrate h at difficulty d are a Poisson process of
+// h / (d x 2^32) a second. Jobs come when they are due, at new blocks and out of turn; a network, work in flight,
+// connections that break and miners that choose what they send stand between the policy and the truth.
+//
+// Which of two policies is better is another question than whether one is sound. [Scenarios] are what pools see,
+// [Measure] gives a Trace its marks, each a [Metric] with a definition, [Trials] repeats a scenario often enough to
+// tell skill from luck, and [Compare] puts several policies into one [Table]:
+//
+//	table, err := difftest.Compare(&difftest.CompareOptions{Trials: 1000},
+//		difftest.Candidate{Name: "mine", New: mypolicy.New},
+//		difftest.Candidate{Name: "BTCPool's", New: newVardiff})
+//	table.WriteMarkdown(os.Stdout)
+//
+// A goal can be a test: the trials of a seed are the same on every machine of an architecture.
 package difftest

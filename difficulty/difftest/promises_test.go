@@ -286,3 +286,10 @@ func TestTestPolicyFindsBrokenPromises(t *testing.T) {
 		})
 	}
 }
+
+func TestTestPolicyBoundsFloodsAsExpected(t *testing.T) {
+	for _, e := range []*Expect{{MaxFlood: time.Hour}, {Interval: time.Millisecond}} {
+		require.NoError(t, checkEndsFloods(t, suite{newEverything(neverHurries), e.orDefaults()}))
+	}
+	require.Error(t, checkEndsFloods(t, suite{newEverything(none), (&Expect{MaxFlood: 3 * time.Second}).orDefaults()}))
+}
