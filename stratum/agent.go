@@ -86,6 +86,9 @@ func (a *agentState) begin(s *Session) {
 	}
 	s.sentDiff = 0
 	a.announced = s.srv.assignable(d, floor).FloorPow2()
+	if enc := s.chain.latest.Load(); enc != nil {
+		a.announced = min(a.announced, enc.ceiling.FloorPow2())
+	}
 	opts := s.srv.opts.Validation
 	opts.MaxShares = max(opts.MaxShares, maxAgentShares)
 	s.validator.Init(&opts)
@@ -250,6 +253,9 @@ func (s *Session) register(ctx context.Context, sc *scratch, r *btcagent.Registe
 		s.srv.wish(&w.miner, a.announced)
 	}
 	d := max(a.announced, a.assignable(w.floor(), a.announced))
+	if n := len(s.sent); n > 0 { // the job that the machine begins with
+		d = a.assignable(min(d, s.sent[n-1].ceiling), a.announced)
+	}
 	w.history = []agentDifficulty{{difficulty: d}}
 	a.workers[r.SessionID] = w
 	s.srv.machines.Add(1)
@@ -281,9 +287,10 @@ func (s *Session) unregister(id uint16) {
 
 // appendAgentDifficulties asks the policies of all machines and appends a frame for each difficulty that is new to
 // some. mu is held.
-func (s *Session) appendAgentDifficulties(dst []byte, now time.Time) []byte {
+func (s *Session) appendAgentDifficulties(dst []byte, enc *encodedJob, now time.Time) []byte {
 	a, seq := s.agents, s.jobs
 	if s.sentDiff == 0 {
+		a.lower(enc.ceiling.FloorPow2())
 		s.sentDiff = a.announced
 		dst = sv1.AppendSetDifficulty(dst, float64(a.announced))
 	}
@@ -291,9 +298,18 @@ func (s *Session) appendAgentDifficulties(dst []byte, now time.Time) []byte {
 	if len(s.sent) > 0 {
 		oldest = s.sent[0].seq
 	}
+	if enc.ceiling < 1 && a.announced > enc.ceiling {
+		// No frame names a difficulty below 1. When the agent connects again it is announced another one.
+		s.out.abort(errTooEasy)
+		return dst
+	}
 	for id, w := range a.workers {
 		had := w.history[len(w.history)-1].difficulty
-		d := a.assignable(s.srv.nextDifficulty(&w.miner, now), had)
+		d := a.assignable(s.srv.nextDifficulty(&w.miner, enc, now), had)
+		if d > enc.ceiling { // below 1 too
+			s.out.abort(errTooEasy)
+			return dst
+		}
 		if d == had {
 			continue
 		}
@@ -314,6 +330,19 @@ func (s *Session) appendAgentDifficulties(dst []byte, now time.Time) []byte {
 	}
 	clear(a.groups)
 	return dst
+}
+
+// lower lowers what was not announced yet, and with it what the machines have that came before the first job.
+func (a *agentState) lower(ceiling difficulty.Difficulty) {
+	if a.announced <= ceiling {
+		return
+	}
+	for _, w := range a.workers {
+		if w.history[0].difficulty == a.announced {
+			w.history[0].difficulty = ceiling
+		}
+	}
+	a.announced = ceiling
 }
 
 // assignable makes d one that a frame can name to a machine that has another. Below 1 there is only what was announced,

@@ -47,6 +47,7 @@ func onTCP(t testing.TB, opts stratum.Options) (p *pool, addr string) {
 	p = &pool{t: t, hub: job.NewHub(nil)}
 	users, err := stratum.OpenUsers("")
 	require.NoError(t, err)
+	opts.AboveNetwork = true
 	p.server, err = stratum.New(p.hub, users, p, p, &opts)
 	require.NoError(t, err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

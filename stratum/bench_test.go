@@ -22,7 +22,7 @@ func tcpPool(b testing.TB, d difficulty.Difficulty) (addr string, server *stratu
 	require.NoError(b, err)
 	sink := share.SinkFunc(func(context.Context, []share.Share) error { return nil })
 	server, err = stratum.New(hub, users, sink, &pool{}, &stratum.Options{
-		StartDifficulty: d, MinDifficulty: d, Limits: stratum.NoLimits(),
+		StartDifficulty: d, MinDifficulty: d, AboveNetwork: true, Limits: stratum.NoLimits(),
 		NewPolicy: func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(d) },
 	})
 	require.NoError(b, err)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/poolkit/poolkit/difficulty"
 	"github.com/poolkit/poolkit/job"
 	"github.com/poolkit/poolkit/stratum/sv1"
 )
@@ -32,6 +33,9 @@ type encodedJob struct {
 	job    *job.Job
 	chain  *chain
 	number uint32 // counts the server's jobs; the short id is its lowest byte
+
+	// ceiling is the highest difficulty that it may be sent with.
+	ceiling difficulty.Difficulty
 
 	lines [2]notifyLines // by idForm
 }
@@ -172,7 +176,7 @@ func (s *Server) notify(j *job.Job) *sv1.Notify {
 
 func (s *Server) encode(c *chain, j *job.Job) *encodedJob {
 	body := sv1.AppendNotifyBody(nil, s.notify(j))
-	enc := &encodedJob{job: j, chain: c, number: s.jobs.Add(1) - 1}
+	enc := &encodedJob{job: j, chain: c, number: s.jobs.Add(1) - 1, ceiling: s.ceilingOf(j)}
 	short := uint64(uint8(enc.number))
 	for form, id := range [...]uint64{shortIDs: short, longIDs: uint64(j.ID.Time().Unix())<<8 | short} {
 		size := len(body) + 128

@@ -17,7 +17,7 @@ func ExampleClient() {
 	hub := job.NewHub(nil)
 	users, _ := stratum.OpenUsers("")
 	sink := share.SinkFunc(func(context.Context, []share.Share) error { return nil })
-	server, err := stratum.New(hub, users, sink, &pool{}, &stratum.Options{StartDifficulty: 1.0 / (1 << 20)})
+	server, err := stratum.New(hub, users, sink, &pool{}, &stratum.Options{StartDifficulty: 1.0 / (1 << 20), AboveNetwork: true})
 	if err != nil {
 		fmt.Println(err)
 		return

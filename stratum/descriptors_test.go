@@ -53,7 +53,7 @@ func TestServerInAProcessOfItsOwn(t *testing.T) {
 	require.NoError(t, err)
 	sink := share.SinkFunc(func(context.Context, []share.Share) error { return nil })
 	server, err := stratum.New(hub, users, sink, &pool{}, &stratum.Options{
-		StartDifficulty: easy, MinDifficulty: easy, MaxSessions: -1, HandshakeTimeout: -1, LoginTimeout: -1,
+		StartDifficulty: easy, MinDifficulty: easy, AboveNetwork: true, MaxSessions: -1, HandshakeTimeout: -1, LoginTimeout: -1,
 		NotifyInterval: time.Hour, // for clients that expect replies only
 		NewPolicy:      func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(easy) },
 		Logger:         slog.New(slog.NewTextHandler(os.Stdout, nil)),
@@ -273,7 +273,7 @@ func TestAttackDescriptorsExhaustedForLong(t *testing.T) {
 				users, err := stratum.OpenUsers("")
 				require.NoError(t, err)
 				p.server, err = stratum.New(p.hub, users, p, p, &stratum.Options{
-					StartDifficulty: easy, MinDifficulty: easy, IdleTimeout: -1,
+					StartDifficulty: easy, MinDifficulty: easy, AboveNetwork: true, IdleTimeout: -1,
 					Logger: slog.New(slog.NewTextHandler(log, nil)),
 				})
 				require.NoError(t, err)

@@ -41,13 +41,16 @@
 //	                                             Bitaxe, which cuts fractions off: 1
 //	Port.MinDifficulty                           or, on a port without one, Options.MinDifficulty
 //
-// nor more than [Options.MaxDifficulty]. What a miner asks for is rounded up to a power of two. Of two options with the
+// nor more than [Options.MaxDifficulty]. And whatever all these say, no job goes out with more than its block has: a
+// miner sends shares and nothing else, so it would keep to itself a block that is none. Only [Options.AboveNetwork] allows
+// that. What a miner asks for is rounded up to a power of two. Of two options with the
 // same key in a password the last one counts, and what is no number above 0 is none. A policy of [Options.NewPolicy]
 // takes the place of the last two beginnings; when it is no [difficulty.Resetter], a miner that has one of the others
 // stays at it.
 //
 // The machines of an agent all begin at what the first table gives for its connection, and stay at whole powers of two:
-// frames know no others. Only when they begin below 1 do they stay at that, until they are given 1 or more.
+// frames know no others. Only when they begin below 1 do they stay at that, until they are given 1 or more. An agent whose
+// machines have more than a new job's block, where that has less than 1, is disconnected to begin anew.
 //
 // # Agents
 //

@@ -25,7 +25,7 @@ func ExampleServer() {
 		}
 		return nil
 	})
-	server, err := stratum.New(hub, users, sink, &pool{}, &stratum.Options{StartDifficulty: 1.0 / 1024})
+	server, err := stratum.New(hub, users, sink, &pool{}, &stratum.Options{StartDifficulty: 1.0 / 1024, AboveNetwork: true})
 	if err != nil {
 		fmt.Println(err)
 		return

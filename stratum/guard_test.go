@@ -418,6 +418,7 @@ func openWith(t testing.TB, auth stratum.Authorizer, opts stratum.Options) *pool
 		opts.NewPolicy = func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(easy) }
 	}
 	var err error
+	opts.AboveNetwork = true
 	p.server, err = stratum.New(p.hub, auth, p, p, &opts)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

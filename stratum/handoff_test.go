@@ -31,6 +31,7 @@ func process(t testing.TB, opts stratum.Options) (p *pool, serve func()) {
 	p = &pool{t: t, hub: job.NewHub(nil), ln: stratumtest.Listen()}
 	users, err := stratum.OpenUsers("")
 	require.NoError(t, err)
+	opts.AboveNetwork = true
 	p.server, err = stratum.New(p.hub, users, p, p, &opts)
 	require.NoError(t, err)
 	return p, func() {

@@ -74,15 +74,23 @@ func (p *pool) solved() []*share.Solution {
 	return append([]*share.Solution(nil), p.solutions...)
 }
 
-// open starts a server on an in-memory listener. It is to be called in a synctest bubble.
+// open starts a server on an in-memory listener, whose difficulties are easy unless opts say otherwise, and may be above
+// the network's. It is to be called in a synctest bubble.
 func open(t testing.TB, opts stratum.Options) *pool {
 	t.Helper()
+	opts.AboveNetwork = true
 	if opts.StartDifficulty == 0 {
 		opts.StartDifficulty, opts.MinDifficulty = easy, easy
 	}
 	if opts.NewPolicy == nil {
 		opts.NewPolicy = func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(opts.StartDifficulty) }
 	}
+	return openBelow(t, opts)
+}
+
+// openBelow is open for a server with the options as they are.
+func openBelow(t testing.TB, opts stratum.Options) *pool {
+	t.Helper()
 	p := &pool{t: t, hub: job.NewHub(nil), ln: stratumtest.Listen()}
 	users, err := stratum.OpenUsers("")
 	require.NoError(t, err)

@@ -1,10 +1,12 @@
 package stratum
 
 import (
+	"math"
 	"strings"
 	"time"
 
 	"github.com/poolkit/poolkit/difficulty"
+	"github.com/poolkit/poolkit/job"
 	"github.com/poolkit/poolkit/share"
 )
 
@@ -17,6 +19,9 @@ type miner struct {
 	low    difficulty.Difficulty // the server's or the port's lowest
 	fixed  difficulty.Difficulty // the miner's own wish where the policy cannot take it; 0 when none
 	floors [floorSources]difficulty.Difficulty
+
+	// ceiling is that of the job sent last, 0 before the first.
+	ceiling difficulty.Difficulty
 
 	rejects rejectRing
 
@@ -57,9 +62,74 @@ func (s *Server) setFloor(m *miner, from floorSource, d difficulty.Difficulty) {
 	if d.Valid() {
 		m.floors[from] = s.assignable(d.CeilPow2(), m.low)
 	}
-	if p, ok := difficulty.As[difficulty.MinSetter](m.policy); ok {
-		p.SetMin(s.assignable(m.low, m.floor()))
+	s.tellFloor(m)
+}
+
+// tellFloor tells the policy the lowest difficulty, if it can be told: never one above the highest.
+func (s *Server) tellFloor(m *miner) {
+	p, ok := difficulty.As[difficulty.MinSetter](m.policy)
+	if !ok {
+		return
 	}
+	floor := s.assignable(m.low, m.floor())
+	if m.ceiling != 0 {
+		floor = min(floor, m.ceiling)
+	}
+	p.SetMin(floor)
+}
+
+// setCeiling notes the highest difficulty for the jobs from now on and tells the policy if it can be told.
+func (s *Server) setCeiling(m *miner, d difficulty.Difficulty) {
+	if m.ceiling == d {
+		return
+	}
+	lower := d < m.ceiling
+	m.ceiling = d
+	if s.opts.AboveNetwork {
+		return // it is what the policy was made for
+	}
+	if lower { // so that the floor is at no time above the ceiling
+		s.tellFloor(m)
+	}
+	if p, ok := difficulty.As[difficulty.MaxSetter](m.policy); ok {
+		p.SetMax(d)
+	}
+	if !lower {
+		s.tellFloor(m)
+	}
+}
+
+// ceilingOf returns the highest difficulty that a job may be sent with.
+func (s *Server) ceilingOf(j *job.Job) difficulty.Difficulty {
+	if s.opts.AboveNetwork {
+		return s.opts.MaxDifficulty
+	}
+	return min(shareCeiling(j.Target()), s.opts.MaxDifficulty)
+}
+
+// shareCeiling returns the highest assignable difficulty whose shares include every hash that meets a network target.
+func shareCeiling(network difficulty.Target) difficulty.Difficulty {
+	d := network.Difficulty()
+	if d >= 1 {
+		d = min(d, difficulty.Max)
+		if d < 1<<53 { // above, each is whole
+			d = difficulty.Difficulty(uint64(d))
+		}
+	} else {
+		d = d.FloorPow2()
+	}
+	// What Difficulty returns is rounded, perhaps up to a number that a few hashes in 2^53 do not reach.
+	for d > difficulty.Min && d.Target().Cmp(network) < 0 {
+		if d > 1 {
+			d = difficulty.Difficulty(math.Nextafter(float64(d), 0))
+			if d < 1<<53 {
+				d = difficulty.Difficulty(uint64(d))
+			}
+		} else {
+			d /= 2
+		}
+	}
+	return d
 }
 
 // wish goes on from a difficulty that the miner asks for, or had before.
@@ -72,13 +142,15 @@ func (s *Server) wish(m *miner, d difficulty.Difficulty) {
 	}
 }
 
-// nextDifficulty asks the policy.
-func (s *Server) nextDifficulty(m *miner, now time.Time) difficulty.Difficulty {
+// nextDifficulty asks the policy for the difficulty that goes out with a job. Nobody's wishes and no floor lift it above
+// the job's own: a miner sends nothing but shares, so it would keep a block to itself that is none.
+func (s *Server) nextDifficulty(m *miner, enc *encodedJob, now time.Time) difficulty.Difficulty {
+	s.setCeiling(m, enc.ceiling)
 	d := m.fixed
 	if d == 0 {
 		d = m.policy.Next(now)
 	}
-	return s.assignable(d, m.floor())
+	return min(s.assignable(d, m.floor()), enc.ceiling)
 }
 
 // assignable bounds d and makes it one that sums exactly.

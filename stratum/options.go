@@ -41,6 +41,11 @@ type Options struct {
 	MinDifficulty   difficulty.Difficulty // 0 means 64, or StartDifficulty where that is lower
 	MaxDifficulty   difficulty.Difficulty // 0 means difficulty.Max
 
+	// AboveNetwork lets difficulties be above the network's own, as on a regtest, whose blocks are easier than one wants
+	// shares to be. Otherwise no job goes out with a higher one than the network has for it, whatever miners ask for and
+	// minima, ports and policies say: miners send their shares, and keep a block to themselves that is none.
+	AboveNetwork bool
+
 	// NewPolicy makes the policy of a session that is being authorized, and of each machine that registers behind an
 	// agent; nil, and a nil policy, mean a difficulty.Vardiff with the bounds above. What a policy decides is bounded and
 	// made assignable in any case. The session has its address and software, but no worker yet, unless it is an agent

@@ -194,6 +194,13 @@ func (o *outbox) block(lines []byte) error {
 	return err
 }
 
+// abort ends the connection for a reason of ours.
+func (o *outbox) abort(reason error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_ = o.fail(reason)
+}
+
 // fail ends the connection, which wakes the session's goroutine. The lock is held.
 func (o *outbox) fail(err error) error {
 	if o.err == nil {

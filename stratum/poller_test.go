@@ -42,6 +42,7 @@ func newPool(t testing.TB, opts stratum.Options) *pool {
 	}
 	p := &pool{t: t, hub: job.NewHub(nil)}
 	var err error
+	opts.AboveNetwork = true
 	p.server, err = stratum.New(p.hub, openUsers(t), p, p, &opts)
 	require.NoError(t, err)
 	return p
@@ -632,7 +633,7 @@ func TestManyWaitForTheAuthorizer(t *testing.T) {
 		g := &gate{open: make(chan struct{})}
 		p := &pool{t: t, hub: job.NewHub(nil)}
 		var err error
-		p.server, err = stratum.New(p.hub, g, p, p, &stratum.Options{StartDifficulty: difficulty.Min, MinDifficulty: difficulty.Min})
+		p.server, err = stratum.New(p.hub, g, p, p, &stratum.Options{StartDifficulty: difficulty.Min, MinDifficulty: difficulty.Min, AboveNetwork: true})
 		require.NoError(t, err)
 		addr, stop := p.serve(stratum.Port{})
 		p.broadcast(100, hardBits)

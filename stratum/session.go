@@ -30,6 +30,7 @@ var (
 	errLongLine   = errors.New("line too long")
 	errNotStratum = errors.New("not Stratum")
 	errManyLogins = errors.New("too many failed logins")
+	errTooEasy    = errors.New("the network's difficulty is below what an agent can be told on this connection")
 )
 
 const (
@@ -627,9 +628,9 @@ func (s *Session) nextJob(dst []byte, enc *encodedJob, clean bool, now time.Time
 	clean = clean || j.Clean || s.last == nil || j.PrevHash != s.last.PrevHash
 	d := s.sentDiff
 	if s.agents != nil {
-		dst = s.appendAgentDifficulties(dst, now)
+		dst = s.appendAgentDifficulties(dst, enc, now)
 		d = s.sentDiff
-	} else if d = s.srv.nextDifficulty(&s.miner, now); d != s.sentDiff {
+	} else if d = s.srv.nextDifficulty(&s.miner, enc, now); d != s.sentDiff {
 		dst = sv1.AppendSetDifficulty(dst, float64(d))
 		clean = clean || s.cleanChanges && s.sentDiff != 0
 		s.before, s.changed, s.sentDiff = s.sentDiff, s.srv.clock(now), d

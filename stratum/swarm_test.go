@@ -205,7 +205,7 @@ func newSwarm(t *testing.T, miners int, rate float64) *swarm {
 	require.NoError(t, err)
 	var policies atomic.Uint64
 	s.p.server, err = stratum.New(s.p.hub, users, s.p, s.p, &stratum.Options{
-		StartDifficulty: swarmMiddle, MinDifficulty: swarmLowest, MaxDifficulty: swarmHighest, NotifyInterval: s.refresh,
+		StartDifficulty: swarmMiddle, MinDifficulty: swarmLowest, MaxDifficulty: swarmHighest, NotifyInterval: s.refresh, AboveNetwork: true,
 		HandshakeTimeout: swarmPatience, LoginTimeout: swarmPatience,
 		NewPolicy: func(sess *stratum.Session) difficulty.Policy {
 			n := policies.Add(1)

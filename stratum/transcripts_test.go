@@ -481,6 +481,7 @@ func (st *stage) open() {
 	}
 	p := &pool{t: st.t, hub: job.NewHub(nil), ln: stratumtest.Listen()}
 	var err error
+	o.AboveNetwork = true
 	p.server, err = stratum.New(p.hub, knownUsers(st.users), p, p, o)
 	require.NoError(st.t, err)
 	ctx, cancel := context.WithCancel(st.t.Context())

@@ -12,6 +12,7 @@ import (
 	"os"
 	"reflect"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,6 +45,7 @@ type config struct {
 	Diff        number `json:"diff"`
 	MinDiff     number `json:"min-diff"`
 	MaxDiff     number `json:"max-diff"`
+	AboveNet    *bool  `json:"above-network"`
 	Vardiff     bool   `json:"vardiff"`
 	NiceHash    bool   `json:"nicehash"`
 	NiceHashMin number `json:"nicehash-min-diff"`
@@ -233,6 +235,12 @@ func (c *config) flags(fs *flag.FlagSet, file *string) {
 	fs.Var(&c.Diff, "diff", "`difficulty` that miners start at (default 16384, on regtest 1/1024)")
 	fs.Var(&c.MinDiff, "min-diff", "lowest `difficulty` (default 64, on regtest 1/65536, or -diff where that is lower)")
 	fs.Var(&c.MaxDiff, "max-diff", "highest `difficulty` (default 2^62)")
+	fs.BoolFunc("above-network", "let difficulties be above the network's, where miners keep to themselves what is a block and no share "+
+		"(default only on regtest)", func(s string) error {
+		v, err := strconv.ParseBool(s)
+		c.AboveNet = &v
+		return err
+	})
 	fs.BoolVar(&c.Vardiff, "vardiff", c.Vardiff, "follow each miner's hashrate")
 	fs.BoolVar(&c.NiceHash, "nicehash", c.NiceHash, "take every miner for one of NiceHash")
 	fs.Var(&c.NiceHashMin, "nicehash-min-diff", "lowest `difficulty` of miners of NiceHash (default 524288)")
@@ -420,6 +428,10 @@ func (c *config) check() error {
 	}
 	if c.MaxDiff == 0 {
 		c.MaxDiff = number(difficulty.Max)
+	}
+	if c.AboveNet == nil {
+		regtest := c.Network == "regtest" // every second hash is a block
+		c.AboveNet = &regtest
 	}
 	for _, d := range []struct {
 		name string

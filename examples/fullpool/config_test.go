@@ -76,6 +76,7 @@ var configSamples = map[string]configSample{
 	"min-diff":      {a: []string{"0.000244140625"}, b: []string{"0.00048828125"}, json: `0.000244140625`},
 	"max-diff":      {a: []string{"1024"}, b: []string{"2048"}, json: `1024`},
 	"vardiff":       {a: []string{"false"}, b: []string{"true"}, json: `false`}, // b is the default: the file changed it
+	"above-network": {a: []string{"false"}, b: []string{"true"}, json: `false`},
 	"mine":          {a: []string{"2"}, b: []string{"0"}, json: `2`},
 	"log-level":     {a: []string{"debug"}, b: []string{"warn"}, json: `"debug"`},
 	"events":        {a: []string{"a"}, b: []string{"b"}, json: `"a"`},
@@ -326,6 +327,7 @@ func TestServerOptions(t *testing.T) {
 		StartDifficulty: 64,
 		MinDifficulty:   4,
 		MaxDifficulty:   1024,
+		AboveNetwork:    true,
 		NiceHash:        stratum.NiceHashOptions{MinDifficulty: 500, Forced: true},
 		MultiWorker:     true,
 		ResumeTime:      -1,
@@ -337,6 +339,12 @@ func TestServerOptions(t *testing.T) {
 		MaxSessions:     -1,
 		MaxQueue:        65536,
 	}, c.serverOptions())
+	for args, above := range map[string]bool{"": true, "-above-network=false": false, "-network mainnet -node http://127.0.0.1:1 -address " + mainnetAddress: false,
+		"-above-network -network mainnet -node http://127.0.0.1:1 -address " + mainnetAddress: true} {
+		c, err := parse(strings.Fields(args), io.Discard)
+		require.NoError(t, err)
+		require.Equal(t, above, c.serverOptions().AboveNetwork, args)
+	}
 	for text, mask := range map[string]uint32{
 		"": job.DefaultVersionMask, "bip320": job.DefaultVersionMask, "1fffe000": 0x1fffe000, "0x00FFE000": 0x00ffe000,
 	} {
@@ -470,6 +478,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"miners in words", []string{"-mine", "all"}, []string{"-mine", `"all"`}},
 		{"half a miner", []string{"-mine", "0.5"}, []string{"-mine", `"0.5"`}},
 		{"vardiff neither true nor false", []string{"-vardiff=maybe"}, []string{"-vardiff", `"maybe"`}},
+		{"above the network neither or not", []string{"-above-network=maybe"}, []string{"-above-network", `"maybe"`}},
 		{"an unknown log level", []string{"-log-level", "loud"}, []string{"-log-level", `"loud"`, "debug"}},
 		{"a port option that does not exist", []string{"-listen", "127.0.0.1:0,dif=8"},
 			[]string{"-listen 127.0.0.1:0", `"dif=8"`, "diff=", "tls="}},

@@ -279,6 +279,7 @@ func (c *config) serverOptions() *stratum.Options {
 		StartDifficulty: difficulty.Difficulty(c.Diff),
 		MinDifficulty:   difficulty.Difficulty(c.MinDiff),
 		MaxDifficulty:   difficulty.Difficulty(c.MaxDiff),
+		AboveNetwork:    *c.AboveNet,
 		NiceHash:        stratum.NiceHashOptions{Forced: c.NiceHash, MinDifficulty: difficulty.Difficulty(c.NiceHashMin)},
 		MultiWorker:     c.MultiWorker,
 		ResumeTime:      time.Duration(c.ResumeTime),

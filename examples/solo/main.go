@@ -26,7 +26,7 @@ func main() {
 	found := must(block.OpenFile("solo/blocks.jsonl", nil))
 	blocks := must(block.NewMaker(must(block.OpenSpool("solo/blocks", nil)), chain, found, nil))
 	users := must(stratum.OpenUsers("solo/users"))
-	server := must(stratum.New(hub, users, shares, blocks, &stratum.Options{StartDifficulty: 1}))
+	server := must(stratum.New(hub, users, shares, blocks, &stratum.Options{StartDifficulty: 1, AboveNetwork: true}))
 	miners := must(net.Listen("tcp", "127.0.0.1:3333"))
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

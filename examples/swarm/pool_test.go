@@ -62,7 +62,7 @@ func openPool(t *testing.T, d difficulty.Difficulty, wrap func(net.Listener) net
 	users, err := stratum.OpenUsers("")
 	require.NoError(t, err)
 	p.server, err = stratum.New(p.hub, users, p, p, &stratum.Options{
-		StartDifficulty: d, MinDifficulty: d, MaxSessions: -1,
+		StartDifficulty: d, MinDifficulty: d, AboveNetwork: true, MaxSessions: -1,
 		NewPolicy: func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(d) },
 	})
 	require.NoError(t, err)
