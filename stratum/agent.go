@@ -242,9 +242,9 @@ func (s *Session) register(ctx context.Context, sc *scratch, r *btcagent.Registe
 	w := &agentWorker{miner: miner{
 		credit: s.srv.credit(worker, s.userID),
 		agent:  share.FilterName(string(r.Software[:min(len(r.Software), 30)])),
-		policy: s.srv.newPolicy(s),
 		low:    s.miner.low,
 	}}
+	s.setPolicy(&w.miner, s.srv.newPolicy(s))
 	w.floors[floorBIP310] = s.miner.floors[floorBIP310] // before the policy is told of all
 	s.srv.setFloor(&w.miner, floorSoftware, s.srv.softwareFloor(w.agent))
 	s.srv.setFloor(&w.miner, floorPassword, a.floor)

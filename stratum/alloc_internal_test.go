@@ -64,8 +64,19 @@ func (s *Session) feed(t testing.TB, data string) {
 
 const submitLine = `{"params": ["alice.rig", "0", "%016x", "%08x", "%08x"], "id": 4, "method": "mining.submit"}` + "\n"
 
+// A patient policy could hurry and never does.
+type patient struct{ difficulty.Fixed }
+
+func (patient) Hurry(time.Time) bool { return false }
+
 func TestASubmitAllocatesNothing(t *testing.T) {
+	t.Run("", func(t *testing.T) { testASubmitAllocatesNothing(t, difficulty.Fixed(16384)) })
+	t.Run("with a policy that may hurry", func(t *testing.T) { testASubmitAllocatesNothing(t, patient{16384}) })
+}
+
+func testASubmitAllocatesNothing(t *testing.T, policy difficulty.Policy) {
 	s := minerAtWork(t)
+	s.setPolicy(&s.miner, policy)
 	ntime := s.sent[0].job.Time
 	lines := make([]string, 9000)
 	for i := range lines {

@@ -38,6 +38,7 @@ type encodedJob struct {
 	ceiling difficulty.Difficulty
 
 	lines [2]notifyLines // by idForm
+	ntime uint32         // of a job that one session was sent again, whose lines have an id and no text; else 0
 }
 
 // notifyLines are the mining.notify lines of a job under one form of its id.
@@ -152,7 +153,7 @@ func (s *Server) keepSending(ctx context.Context) {
 				s.tell(p)
 			}
 			s.forgetParked(now)
-			sessions = s.expireSilent(sessions, now)
+			sessions = s.lookAfter(sessions, now)
 		}
 	}
 }

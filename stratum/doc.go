@@ -18,6 +18,11 @@
 // sent right before the job it belongs to, and a new difficulty always comes with a new job id. A job goes out again
 // when nothing was sent for [Options.NotifyInterval], under the id it had.
 //
+// A policy that is a [difficulty.Hurrier] need not wait for the next job. It is asked after each read that brought shares,
+// and once a second; then the latest job goes out again, with another id, a later time and the new difficulty, at most once
+// a second. It is not clean, and shares under the old id count as before. At most 128 jobs of a session are remembered for
+// that; a policy that wants more waits for the next job.
+//
 // From the twentieth share that is refused within a minute on, the refusals of a machine are answered and no longer
 // recorded.
 //

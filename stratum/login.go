@@ -278,7 +278,7 @@ func (s *Session) admit(login *share.Worker, userID int32, c credit, at *chain, 
 	policy := s.srv.newPolicy(s) // which may ask whose it is to be
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.policy = policy
+	s.setPolicy(m, policy)
 	s.event(m, MinerConnect, NewConnection)
 	// A policy that cannot be reset has its own say, so what it said before is nothing to go on from. And what one machine
 	// had says nothing about the many behind an agent.

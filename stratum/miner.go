@@ -14,11 +14,12 @@ import (
 // agent.
 type miner struct {
 	credit
-	agent  string
-	policy difficulty.Policy
-	low    difficulty.Difficulty // the server's or the port's lowest
-	fixed  difficulty.Difficulty // the miner's own wish where the policy cannot take it; 0 when none
-	floors [floorSources]difficulty.Difficulty
+	agent   string
+	policy  difficulty.Policy
+	hurrier difficulty.Hurrier    // policy, or what it wraps; nil when it is none
+	low     difficulty.Difficulty // the server's or the port's lowest
+	fixed   difficulty.Difficulty // the miner's own wish where the policy cannot take it; 0 when none
+	floors  [floorSources]difficulty.Difficulty
 
 	// ceiling is that of the job sent last, 0 before the first.
 	ceiling difficulty.Difficulty

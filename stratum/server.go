@@ -61,6 +61,7 @@ type counters struct {
 	malformed    atomic.Int64
 	unregistered atomic.Int64
 	solutions    atomic.Int64
+	hurried      atomic.Int64
 	lostPuts     atomic.Int64
 	verdicts     [64]atomic.Int64
 }
@@ -78,6 +79,7 @@ type Stats struct {
 	Malformed    int64 // lines and frames that meant nothing, and connections that were not Stratum
 	Unregistered int64 // machines behind agents that were not let in, because there were too many
 	Solutions    int64 // headers that met the network target
+	Hurried      int64 // jobs sent out of turn, for policies that could not wait
 	NotRecorded  int64 // shares that the sink refused, and the miner was told so
 
 	Verdicts map[share.Verdict]int64 // submits answered, by what was answered
@@ -395,6 +397,7 @@ func (s *Server) Stats() Stats {
 		Malformed:    s.counters.malformed.Load(),
 		Unregistered: s.counters.unregistered.Load(),
 		Solutions:    s.counters.solutions.Load(),
+		Hurried:      s.counters.hurried.Load(),
 		NotRecorded:  s.counters.lostPuts.Load(),
 		Verdicts:     make(map[share.Verdict]int64),
 		States:       make(map[State]int),

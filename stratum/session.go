@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,6 +81,7 @@ type Session struct {
 	deadline atomic.Int64  // Server.clock until when it may be silent; 0 is for ever
 	state    atomic.Uint32 // a State
 	expired  atomic.Bool   // deadline has passed
+	hurries  atomic.Bool   // the policy of the miner, or of a machine behind the agent, may ask for a job out of turn
 	gone     chan struct{} // closed when the session has ended; made, under Server.mu, when somebody waits for that
 
 	// What follows belongs to whoever works for the session: its goroutine, or one of the poller's.
@@ -130,6 +130,7 @@ type Session struct {
 	sentDiff  difficulty.Difficulty // last set_difficulty; 0 before the first
 	before    difficulty.Difficulty // what it was before the last change; 0 when it never changed
 	changed   int64                 // Server.clock of that
+	hurried   int64                 // Server.clock of the last job out of turn
 }
 
 // A sentJob is a job with the difficulty and the extranonce1 that held when it went out.
@@ -148,6 +149,8 @@ type scratch struct {
 	pending []submit
 	shares  []share.Share
 	now     time.Time // when buf was read
+
+	observed []*miner // whose policies heard of shares and may want to hurry
 }
 
 // A submit is a judged share that has not been answered.
@@ -172,6 +175,7 @@ func newSession(srv *Server, port *Port, conn net.Conn, prefix uint32, now time.
 	if port.MinDifficulty != 0 {
 		s.miner.low = port.MinDifficulty
 	}
+	s.hurried = math.MinInt64 / 2
 	s.out.init(s, conn)
 	s.validator.Init(&srv.opts.Validation)
 	return s
@@ -486,15 +490,18 @@ func (s *Session) readDeadline() time.Time {
 	return s.srv.made.Add(time.Duration(end))
 }
 
-// expireSilent ends the sessions of the poller that have been silent for too long. It returns sessions, which is scratch.
-func (s *Server) expireSilent(sessions []*Session, now time.Time) []*Session {
+// lookAfter does what is done for every session once a second. It ends those of the poller that have been silent for too
+// long, and sends jobs to those whose policies are in a hurry. It returns sessions, which is scratch.
+func (s *Server) lookAfter(sessions []*Session, now time.Time) []*Session {
 	clock := s.clock(now)
 	sessions = s.snapshot(sessions)
 	for _, sess := range sessions {
 		if d := sess.deadline.Load(); d != 0 && clock >= d && sess.polled.state.Load() != pollOff {
 			sess.expired.Store(true)
 			sess.kick()
+			continue
 		}
+		sess.hurryInSilence(now)
 	}
 	clear(sessions)
 	return sessions
@@ -542,6 +549,13 @@ func (s *Session) process(ctx context.Context, n int) error {
 	}
 	if settleErr := s.settle(ctx, sc); err == nil {
 		err = settleErr
+	}
+	if len(sc.observed) > 0 {
+		if err == nil {
+			s.hurryAfterShares(sc)
+		}
+		clear(sc.observed)
+		sc.observed = sc.observed[:0]
 	}
 	if writeErr := s.out.write(sc.out); err == nil {
 		err = writeErr
@@ -621,42 +635,56 @@ func (s *Session) nextJob(dst []byte, enc *encodedJob, clean bool, now time.Time
 		if d := s.sent[n-1].difficulty; s.sentDiff != d {
 			dst = sv1.AppendSetDifficulty(dst, float64(d))
 			s.sentDiff = d
-			return dst, s.refresh(enc, now)
+			return dst, s.refresh(s.sent[n-1].encodedJob, now)
 		}
-		return dst, enc.line(s.ids, false)
+		return dst, s.lineOf(s.sent[n-1].encodedJob, false)
 	}
 	clean = clean || j.Clean || s.last == nil || j.PrevHash != s.last.PrevHash
-	d := s.sentDiff
-	if s.agents != nil {
-		dst = s.appendAgentDifficulties(dst, enc, now)
-		d = s.sentDiff
-	} else if d = s.srv.nextDifficulty(&s.miner, enc, now); d != s.sentDiff {
-		dst = sv1.AppendSetDifficulty(dst, float64(d))
-		clean = clean || s.cleanChanges && s.sentDiff != 0
-		s.before, s.changed, s.sentDiff = s.sentDiff, s.srv.clock(now), d
+	hadOne := s.sentDiff != 0
+	dst, d, changed := s.appendDifficulty(dst, enc, now)
+	if changed && s.agents == nil {
+		clean = clean || s.cleanChanges && hadOne
 	}
+	s.remember(enc, d, now)
+	return dst, enc.line(s.ids, clean)
+}
+
+// appendDifficulty asks for the difficulty of a job that is about to be sent, returns it, and appends what tells of it
+// where it is new to the miner, or to some machines of an agent. mu is held.
+func (s *Session) appendDifficulty(dst []byte, enc *encodedJob, now time.Time) (_ []byte, d difficulty.Difficulty, changed bool) {
+	if s.agents != nil {
+		before := len(dst)
+		dst = s.appendAgentDifficulties(dst, enc, now)
+		return dst, s.sentDiff, len(dst) > before
+	}
+	if d = s.srv.nextDifficulty(&s.miner, enc, now); d == s.sentDiff {
+		return dst, d, false
+	}
+	dst = sv1.AppendSetDifficulty(dst, float64(d))
+	s.before, s.changed, s.sentDiff = s.sentDiff, s.srv.clock(now), d
+	return dst, d, true
+}
+
+// remember notes a job that is about to be sent. mu is held.
+func (s *Session) remember(enc *encodedJob, d difficulty.Difficulty, now time.Time) {
 	s.forgetJobs(now)
 	if s.sent == nil {
 		s.sent = make([]sentJob, 0, 12) // as many as there are within a job's life, mostly
 	}
 	s.sent = append(s.sent, sentJob{encodedJob: enc, difficulty: d, prefix: s.prefix, seq: s.jobs})
 	s.jobs++
-	s.last = j
-	return dst, enc.line(s.ids, clean)
+	s.last = enc.job
 }
 
 // refresh returns the line that has a miner begin a job anew which it had before: at another time, or it would find its
 // shares of before again, which are duplicates. mu is held.
 func (s *Session) refresh(enc *encodedJob, now time.Time) []byte {
-	j := enc.job
-	ntime := max(j.Time+1, uint32(now.Unix()), s.refreshed+1)
-	if j.MaxTime != 0 {
-		ntime = min(ntime, j.MaxTime)
+	ntime := s.laterTime(enc.job, now)
+	if latest := enc.job.MaxTime; latest != 0 {
+		ntime = min(ntime, latest)
 	}
 	s.refreshed = ntime
-	n := s.srv.notify(j)
-	n.JobID, n.NTime, n.Clean = strconv.FormatUint(enc.lines[s.ids].id, 10), ntime, true
-	return sv1.AppendNotify(nil, n)
+	return s.ownLine(enc, ntime, true)
 }
 
 // forgetJobs makes room for one more. Stale jobs are kept as long as others: a block on one is still handed on. mu is

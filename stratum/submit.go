@@ -136,6 +136,9 @@ func (s *Session) rule(ctx context.Context, sc *scratch, by *miner, to *credit, 
 		s.mu.Lock()
 		by.policy.Observe(now, d)
 		s.mu.Unlock()
+		if n := len(sc.observed); by.hurrier != nil && (n == 0 || sc.observed[n-1] != by) {
+			sc.observed = append(sc.observed, by)
+		}
 	}
 	if verdict == share.Rejected || !verdict.Accepted() && !by.rejects.record(now.Unix()) {
 		return verdict, reached
