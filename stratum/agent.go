@@ -248,11 +248,18 @@ func (s *Session) register(ctx context.Context, sc *scratch, r *btcagent.Registe
 	w.floors[floorBIP310] = s.miner.floors[floorBIP310] // before the policy is told of all
 	s.srv.setFloor(&w.miner, floorSoftware, s.srv.softwareFloor(w.agent))
 	s.srv.setFloor(&w.miner, floorPassword, a.floor)
+	var last *difficulty.State
+	if a.start == 0 {
+		last = s.srv.known(w.worker, sc.now)
+	}
 	s.mu.Lock()
-	if _, ok := difficulty.As[difficulty.Resetter](w.policy); ok {
+	d := max(a.announced, a.assignable(w.floor(), a.announced))
+	if last != nil {
+		s.srv.goOn(&w.miner, last, sc.now)
+		d = a.assignable(s.srv.assignable(last.Difficulty, w.floor()), a.announced)
+	} else if _, ok := difficulty.As[difficulty.Resetter](w.policy); ok {
 		s.srv.wish(&w.miner, a.announced)
 	}
-	d := max(a.announced, a.assignable(w.floor(), a.announced))
 	if n := len(s.sent); n > 0 { // the job that the machine begins with
 		d = a.assignable(min(d, s.sent[n-1].ceiling), a.announced)
 	}
@@ -282,6 +289,10 @@ func (s *Session) unregister(id uint16) {
 		delete(s.agents.workers, id)
 		s.srv.machines.Add(-1)
 		s.event(&w.miner, MinerDead, ToldByAgent)
+		if store := s.srv.difficulties; store != nil && s.sentDiff != 0 {
+			k := w.known(time.Now())
+			store.Save(k.worker, k.state)
+		}
 	}
 }
 

@@ -33,8 +33,8 @@
 //	fd= in the password                          for good: the policy is not asked any more
 //	d= or diff= in the password
 //	mining.suggest_difficulty, suggest_target    before authorize; after it they count anew, with the next job
-//	the session that is resumed                  its last difficulty
-//	the same worker on another connection        its last one, if that ended within Options.ResumeTime (10m)
+//	the session that is resumed                  what was known of the miner in it
+//	Options.Difficulties                         what was known of the worker, within Options.KeepDifficulty (24h)
 //	Port.StartDifficulty                         of the port it came by
 //	Options.StartDifficulty
 //
@@ -50,10 +50,13 @@
 // miner sends shares and nothing else, so it would keep to itself a block that is none. Only [Options.AboveNetwork] allows
 // that. What a miner asks for is rounded up to a power of two. Of two options with the
 // same key in a password the last one counts, and what is no number above 0 is none. A policy of [Options.NewPolicy]
-// takes the place of the last two beginnings; when it is no [difficulty.Resetter], a miner that has one of the others
-// stays at it.
+// takes the place of the last two beginnings; when it is no [difficulty.Resetter], a miner that asks for one stays at it.
+// What was known is the whole [difficulty.State] for a policy that is a [difficulty.Keeper]. For one that can only be reset
+// it is the last difficulty, and for any other nothing. A worker is known by its name: of several machines that share one,
+// what was said of them last counts.
 //
-// The machines of an agent all begin at what the first table gives for its connection, and stay at whole powers of two:
+// The machines of an agent begin at what the first table gives for its connection, but for those that the connection has
+// no wish for and that are known each by itself. They stay at whole powers of two:
 // frames know no others. Only when they begin below 1 do they stay at that, until they are given 1 or more. An agent whose
 // machines have more than a new job's block, where that has less than 1, is disconnected to begin anew.
 //
@@ -119,6 +122,7 @@
 //	remembered shares of a job  Validation.MaxShares accepted ones (of an agent 4,194,304 at least), 1,024 refused ones
 //	machines of an agent        MaxAgentWorkers, about 1.2 KB each while they mine; those of all agents have no bound
 //	sessions to be resumed      MaxParked, for ResumeTime
+//	workers' difficulties       DifficultyMemoryOptions.MaxWorkers, about 200 bytes each
 //	addresses and workers       three lists of Limits.MaxRemembered, at most 16 MB each at the default
 //	lines they put in the log   one a second of a kind
 //

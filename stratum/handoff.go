@@ -32,6 +32,8 @@ type savedSession struct {
 	User       string                `json:"user"`
 	Worker     string                `json:"worker"`
 	Difficulty difficulty.Difficulty `json:"difficulty"`
+	Hashrate   difficulty.Hashrate   `json:"hashrate,omitempty"`
+	Shares     float64               `json:"shares,omitempty"`
 	Wish       difficulty.Difficulty `json:"wish,omitempty"`
 }
 
@@ -57,7 +59,8 @@ func (s *Server) SaveSessions(w io.Writer) error {
 	for _, p := range s.lot.byPrefix {
 		saved.Sessions = append(saved.Sessions, savedSession{
 			Prefix: p.prefix, Ended: p.at.UTC(), IP: p.addr, Agent: p.agent,
-			User: p.worker.User, Worker: p.worker.Name, Difficulty: p.difficulty, Wish: p.wish,
+			User: p.worker.User, Worker: p.worker.Name, Wish: p.wish,
+			Difficulty: p.state.Difficulty, Hashrate: p.state.Hashrate, Shares: p.state.Shares,
 		})
 	}
 	s.mu.Unlock()
@@ -97,20 +100,21 @@ func (s *Server) RestoreSessions(r io.Reader) (int, error) {
 	for i := range saved.Sessions {
 		v := &saved.Sessions[i]
 		gone := now.Sub(v.Ended)
-		if !v.IP.IsValid() || v.User == "" || !v.Difficulty.Valid() || v.Wish != 0 && !v.Wish.Valid() || gone >= s.opts.ResumeTime || len(restored) >= s.opts.MaxParked {
+		state := difficulty.State{At: now.Add(-max(0, gone)), Difficulty: v.Difficulty, Hashrate: v.Hashrate, Shares: v.Shares}
+		if !v.IP.IsValid() || v.User == "" || !state.Valid() || v.Wish != 0 && !v.Wish.Valid() || gone >= s.opts.ResumeTime || len(restored) >= s.opts.MaxParked {
 			continue
 		}
 		if err := reserver.Reserve(v.Prefix, now); err != nil {
 			continue // of another server id, as after a change of the configuration
 		}
 		p := &parkedSession{
-			prefix:     v.Prefix,
-			at:         now.Add(-max(0, gone)),
-			addr:       v.IP,
-			agent:      v.Agent,
-			worker:     share.Worker{User: v.User, Name: v.Worker},
-			difficulty: v.Difficulty,
-			wish:       v.Wish,
+			prefix: v.Prefix,
+			at:     state.At,
+			addr:   v.IP,
+			agent:  v.Agent,
+			worker: share.Worker{User: v.User, Name: v.Worker},
+			state:  state,
+			wish:   v.Wish,
 		}
 		p.validator.Init(&s.opts.Validation)
 		restored = append(restored, p)

@@ -148,7 +148,7 @@ func (s *Session) subscribe(sc *scratch, req *sv1.Request) error {
 func (s *Session) introduce(agent string) {
 	o := &s.srv.opts
 	// A session that was resumed has the memory of a miner's shares, which it must not lose: it stays a miner's.
-	isAgent := strings.HasPrefix(agent, "btccom-agent/") && o.Extranonce2Size == 8 && s.resumeFrom == 0
+	isAgent := strings.HasPrefix(agent, "btccom-agent/") && o.Extranonce2Size == 8 && s.resumeFrom == nil
 	market := s.srv.isNiceHash(agent)
 	s.patient = isAgent || market || strings.HasPrefix(agent, "__PoolWatcher__") ||
 		strings.HasPrefix(agent, "__PoolGrandPoolWatcher__") ||
@@ -269,7 +269,11 @@ func (s *Session) ask(ctx context.Context, sc *scratch, w share.Worker, password
 // admit makes the session that of a worker. Of the difficulties that somebody asks for, the first of these counts: that
 // in the password, the suggested one, the one that the worker had before, the listener's, the server's.
 func (s *Session) admit(login *share.Worker, userID int32, c credit, at *chain, password string) {
-	last := s.srv.lastDifficulty(c.worker)
+	now := time.Now()
+	last := s.resumeFrom
+	if last == nil {
+		last = s.srv.known(c.worker, now)
+	}
 	s.mu.Lock()
 	s.login, s.userID = login, userID
 	m := &s.miner
@@ -279,15 +283,14 @@ func (s *Session) admit(login *share.Worker, userID int32, c credit, at *chain, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.setPolicy(m, policy)
+	s.learned = true
 	s.event(m, MinerConnect, NewConnection)
-	// A policy that cannot be reset has its own say, so what it said before is nothing to go on from. And what one machine
-	// had says nothing about the many behind an agent.
-	otherwise := s.suggested
-	if _, ok := difficulty.As[difficulty.Resetter](policy); ok && s.agents == nil {
-		otherwise = cmp.Or(s.suggested, s.resumeFrom, last)
-	}
-	s.applyPassword(password, otherwise)
+	s.applyPassword(password, s.suggested)
 	if o := passwordOptions(password); s.agents == nil && s.suggested == 0 && o.start == 0 && o.fixed == 0 {
+		// What one machine had says nothing about the many behind an agent.
+		if last != nil {
+			s.srv.goOn(m, last, now)
+		}
 		m.fixed = s.resumeWish // what it had asked for holds as long as it asks for nothing else
 	}
 	s.state.Store(uint32(Authorized))

@@ -176,15 +176,29 @@ func (s *Server) newPolicy(sess *Session) difficulty.Policy {
 			return p
 		}
 	}
-	start := sess.StartDifficulty()
-	v, err := difficulty.NewVardiff(&difficulty.VardiffOptions{Start: start, Min: sess.miner.low, Max: o.MaxDifficulty})
+	p, err := defaultPolicy(sess)
 	if err != nil {
 		// The bounds need not be powers of two, which BTCPool's algorithm works in.
 		o.Logger.Error("vardiff refuses the bounds, difficulty stays fixed", "error", err)
-		return difficulty.Fixed(start)
+		return difficulty.Fixed(sess.StartDifficulty())
 	}
-	return v
+	return p
 }
+
+// defaultPolicy makes the policy of a pool that did not choose one.
+func defaultPolicy(s *Session) (difficulty.Policy, error) {
+	return difficulty.NewVardiff(&difficulty.VardiffOptions{
+		Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(),
+	})
+}
+
+// MinDifficulty returns the lowest difficulty of the server, or of the port that the miner came by. The miner may have
+// asked for a higher one. It is for policies, see [Options.NewPolicy].
+func (s *Session) MinDifficulty() difficulty.Difficulty { return s.miner.low }
+
+// MaxDifficulty returns the highest difficulty of the server; what the network's allows may be less. It is for policies,
+// see [Options.NewPolicy].
+func (s *Session) MaxDifficulty() difficulty.Difficulty { return s.srv.opts.MaxDifficulty }
 
 // StartDifficulty returns what a miner of whom nothing else is known starts at: the port's, or else the server's. It is
 // for policies, see [Options.NewPolicy].

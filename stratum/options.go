@@ -52,6 +52,15 @@ type Options struct {
 	// whose machine is meant.
 	NewPolicy func(s *Session) difficulty.Policy
 
+	// Difficulties remembers what is known of workers, so that one that comes back starts where it was: the State of a
+	// policy that is a difficulty.Keeper, and the last difficulty of any other. It is told when a session or a machine
+	// behind an agent ends, but for one that was silent, and every five minutes while there are shares. Of several machines of one name the last one told of counts. Nil
+	// means a DifficultyMemory, which ends with the process; [OpenDifficulties] keeps a file. What is older than
+	// KeepDifficulty does not count: a machine that was away for longer may well be another one, or tuned otherwise. 0
+	// means 24h, negative remembers nothing.
+	Difficulties   DifficultyStore
+	KeepDifficulty time.Duration
+
 	// Validation tunes the judging of shares. VersionMask above takes precedence. Of an agent, whose machines share one
 	// memory, MaxShares is at least 4,194,304.
 	Validation share.ValidatorOptions
@@ -74,7 +83,7 @@ type Options struct {
 	MaxMachines int
 
 	// ResumeTime is how long a miner that lost its connection can have its session back: its extranonce1, its
-	// difficulty, the jobs it was sent and the shares that are remembered. 0 means 10m, negative never. A session that
+	// difficulty as it was, the jobs it was sent and the shares that are remembered. 0 means 10m, negative never. A session that
 	// nobody comes back for costs about a kilobyte until then, and what its shares of the last ten minutes take: some 10 KB
 	// at one share in ten seconds, 50 to 80 bytes each where there are many. The jobs are kept from the garbage collector
 	// as long. The oldest beyond MaxParked are given up.
@@ -166,6 +175,7 @@ func (o *Options) complete() error {
 	def(&o.WriteTimeout, 2*time.Minute)
 	def(&o.DrainTimeout, 3*time.Second)
 	def(&o.ResumeTime, 10*time.Minute)
+	def(&o.KeepDifficulty, 24*time.Hour)
 	if o.MaxAgentWorkers == 0 {
 		o.MaxAgentWorkers = maxAgentWorkers
 	}

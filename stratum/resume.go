@@ -16,46 +16,41 @@ import (
 // prefix, so that nobody else gets it, and with the prefix the shares that were sent under it: what was credited once is
 // a duplicate after the miner came back too.
 type parkedSession struct {
-	prefix     uint32
-	moved      []uint32
-	at         time.Time
-	addr       netip.Addr
-	agent      string
-	worker     share.Worker
-	difficulty difficulty.Difficulty
-	wish       difficulty.Difficulty // what the miner had asked for, where the policy could not be told
-	validator  share.Validator
-	sent       []sentJob
-	last       *job.Job
-	refreshed  uint32
+	prefix    uint32
+	moved     []uint32
+	at        time.Time
+	addr      netip.Addr
+	agent     string
+	worker    share.Worker
+	state     difficulty.State
+	wish      difficulty.Difficulty // what the miner had asked for, where the policy could not be told
+	validator share.Validator
+	sent      []sentJob
+	last      *job.Job
+	refreshed uint32
 
 	taken bool // no longer in the lot
 }
 
-// A parkingLot holds parked sessions, by what they can be found by. Server.mu guards it.
+// A parkingLot holds parked sessions. Server.mu guards it.
 type parkingLot struct {
 	byPrefix map[uint32]*parkedSession
-	byWorker map[share.Worker]*parkedSession // the latest of each
-	queue    []*parkedSession                // oldest first, also those taken since
-	done     int                             // entries of queue that are gone
+	queue    []*parkedSession // oldest first, also those taken since
+	done     int              // entries of queue that are gone
 }
 
 func newParkingLot() parkingLot {
-	return parkingLot{byPrefix: make(map[uint32]*parkedSession), byWorker: make(map[share.Worker]*parkedSession)}
+	return parkingLot{byPrefix: make(map[uint32]*parkedSession)}
 }
 
 func (l *parkingLot) add(p *parkedSession) {
 	l.byPrefix[p.prefix] = p
-	l.byWorker[p.worker] = p
 	l.queue = append(l.queue, p)
 }
 
 func (l *parkingLot) take(p *parkedSession) {
 	p.taken = true
 	delete(l.byPrefix, p.prefix)
-	if l.byWorker[p.worker] == p {
-		delete(l.byWorker, p.worker)
-	}
 }
 
 // expire takes out and returns the oldest session if it has been there for longer than it may, or if there are more
@@ -86,19 +81,21 @@ func (s *Session) park(now time.Time) *parkedSession {
 	if s.srv.opts.ResumeTime < 0 || !s.authorized() || s.agents != nil || s.sentDiff == 0 {
 		return nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return &parkedSession{
-		prefix:     s.prefix,
-		moved:      s.moved,
-		at:         now,
-		addr:       s.remote.Addr(),
-		agent:      s.miner.agent,
-		worker:     s.miner.worker,
-		difficulty: s.sentDiff,
-		wish:       s.miner.fixed,
-		validator:  s.validator,
-		sent:       s.sent,
-		last:       s.last,
-		refreshed:  s.refreshed,
+		prefix:    s.prefix,
+		moved:     s.moved,
+		at:        now,
+		addr:      s.remote.Addr(),
+		agent:     s.miner.agent,
+		worker:    s.miner.worker,
+		state:     s.miner.state(s.sentDiff, now),
+		wish:      s.miner.fixed,
+		validator: s.validator,
+		sent:      s.sent,
+		last:      s.last,
+		refreshed: s.refreshed,
 	}
 }
 
@@ -181,7 +178,7 @@ func (s *Session) resume(id, agent string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.validator, s.sent, s.last, s.refreshed = p.validator, p.sent, p.last, p.refreshed
-	s.resumeFrom, s.resumeWish = p.difficulty, p.wish
+	s.resumeFrom, s.resumeWish = &p.state, p.wish
 	srv.counters.resumed.Add(1)
 }
 
@@ -231,14 +228,4 @@ func (s *Server) rename(sess *Session, prefix uint32) error {
 	// the next write.
 	_ = sess.out.push(line)
 	return nil
-}
-
-// lastDifficulty returns what a worker was given before it lost its connection, 0 when that is not known.
-func (s *Server) lastDifficulty(w share.Worker) difficulty.Difficulty {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.lot.byWorker[w]; p != nil {
-		return p.difficulty
-	}
-	return 0
 }

@@ -506,7 +506,8 @@ func TestAWorkerThatComesBackHasItsDifficulty(t *testing.T) {
 		{"with a wish of its own", "alice.rig", "d=256", time.Minute, 256},
 		{"another worker", "alice.rig2", "x", time.Minute, 1024},
 		{"another user", "bob.rig", "x", time.Minute, 1024},
-		{"when it is too late", "alice.rig", "x", 11 * time.Minute, 1024},
+		{"when the session cannot be resumed", "alice.rig", "x", 23 * time.Hour, 4096},
+		{"when it is too late", "alice.rig", "x", 25 * time.Hour, 1024},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -32,6 +32,8 @@ type Server struct {
 
 	machines atomic.Int64 // behind all agents
 
+	difficulties DifficultyStore // nil when nothing is remembered
+
 	slowPuts atomic.Int32  // how slow the share sink was lately; see Session.put
 	reroutes atomic.Uint32 // calls of Reroute that have begun
 
@@ -118,6 +120,12 @@ func New(feed job.Feed, auth Authorizer, shares share.Sink, solutions share.Solu
 	s.prefixes = s.opts.Extranonces
 	if s.prefixes == nil {
 		s.prefixes = NewPrefixes(s.opts.ServerID, 0)
+	}
+	if s.difficulties = s.opts.Difficulties; s.difficulties == nil {
+		s.difficulties = NewDifficultyMemory(nil)
+	}
+	if s.opts.KeepDifficulty < 0 {
+		s.difficulties = nil
 	}
 	alive := s.opts.Validation.Alive
 	s.opts.Validation.Alive = func(j *job.Job) bool {

@@ -78,6 +78,7 @@ type Session struct {
 	polled polledSession
 
 	since    int64         // Server.clock
+	kept     int64         // Server.clock of when the difficulty was saved last, for lookAfter alone
 	deadline atomic.Int64  // Server.clock until when it may be silent; 0 is for ever
 	state    atomic.Uint32 // a State
 	expired  atomic.Bool   // deadline has passed
@@ -94,7 +95,7 @@ type Session struct {
 	guard         sessionGuard
 	pause         time.Duration // before the next read, of a miner that sends too much
 	suggested     difficulty.Difficulty
-	resumeFrom    difficulty.Difficulty // what the session it resumes had
+	resumeFrom    *difficulty.State     // what was known of the miner in the session that it resumes
 	resumeWish    difficulty.Difficulty // what the miner had asked for in it
 	malformedFrom int64                 // Server.clock
 	userID        int32                 // of login; written under mu
@@ -115,6 +116,7 @@ type Session struct {
 	mu        sync.Mutex
 	ready     bool // subscribed and authorized: jobs may be sent
 	ended     bool
+	learned   bool // something about difficulties that was not saved yet
 	canMove   bool // takes mining.set_extranonce
 	ids       idForm
 	prefix    uint32   // extranonce1
@@ -168,6 +170,7 @@ func newScratch() any { return &scratch{op: newSocketOp(), buf: make([]byte, rea
 
 func newSession(srv *Server, port *Port, conn net.Conn, prefix uint32, now time.Time) *Session {
 	s := &Session{srv: srv, port: port, prefix: prefix, remote: remoteAddr(conn), since: srv.clock(now), stage: stageSniff}
+	s.kept = s.since
 	if port.trustedPeer(s.remote) {
 		s.stage = stageProxy
 	}
@@ -435,6 +438,11 @@ func (s *Session) end(ctx context.Context, reason error) {
 		s.polled.by.remove(s)
 	}
 	s.out.close(abrupt || errors.Is(reason, errSlowReader))
+	if !errors.Is(reason, errSilent) {
+		// Before the miner can resume the session. Of one that has been silent for long the policy knows less than it did,
+		// and the miner may have been at work on another connection since.
+		s.keepDifficulties(time.Now(), true)
+	}
 	s.srv.leave(s, time.Now())
 
 	worker, user := s.Worker()
@@ -502,6 +510,10 @@ func (s *Server) lookAfter(sessions []*Session, now time.Time) []*Session {
 			continue
 		}
 		sess.hurryInSilence(now)
+		if clock-sess.kept >= int64(keepEvery) {
+			sess.kept = clock
+			sess.keepDifficulties(now, false)
+		}
 	}
 	clear(sessions)
 	return sessions

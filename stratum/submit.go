@@ -135,6 +135,7 @@ func (s *Session) rule(ctx context.Context, sc *scratch, by *miner, to *credit, 
 	if verdict.Accepted() || verdict.RejectedStale() || verdict == share.LowDifficulty {
 		s.mu.Lock()
 		by.policy.Observe(now, d)
+		s.learned = true
 		s.mu.Unlock()
 		if n := len(sc.observed); by.hurrier != nil && (n == 0 || sc.observed[n-1] != by) {
 			sc.observed = append(sc.observed, by)

@@ -42,18 +42,19 @@ type config struct {
 	Events   string    `json:"events"`
 
 	// What miners are given.
-	Diff        number `json:"diff"`
-	MinDiff     number `json:"min-diff"`
-	MaxDiff     number `json:"max-diff"`
-	AboveNet    *bool  `json:"above-network"`
-	Vardiff     bool   `json:"vardiff"`
-	NiceHash    bool   `json:"nicehash"`
-	NiceHashMin number `json:"nicehash-min-diff"`
-	ServerID    int    `json:"server-id"`
-	En2Size     int    `json:"extranonce2-size"`
-	VersionMask string `json:"version-mask"`
-	Notify      span   `json:"notify-interval"`
-	StaleGrace  span   `json:"stale-grace"`
+	Diff        number  `json:"diff"`
+	MinDiff     number  `json:"min-diff"`
+	MaxDiff     number  `json:"max-diff"`
+	AboveNet    *bool   `json:"above-network"`
+	Vardiff     vardiff `json:"vardiff"`
+	KeepDiff    span    `json:"keep-difficulty"`
+	NiceHash    bool    `json:"nicehash"`
+	NiceHashMin number  `json:"nicehash-min-diff"`
+	ServerID    int     `json:"server-id"`
+	En2Size     int     `json:"extranonce2-size"`
+	VersionMask string  `json:"version-mask"`
+	Notify      span    `json:"notify-interval"`
+	StaleGrace  span    `json:"stale-grace"`
 
 	// Who they are.
 	UsersURL    string `json:"users-url"`
@@ -241,7 +242,8 @@ func (c *config) flags(fs *flag.FlagSet, file *string) {
 		c.AboveNet = &v
 		return err
 	})
-	fs.BoolVar(&c.Vardiff, "vardiff", c.Vardiff, "follow each miner's hashrate")
+	fs.Var(&c.Vardiff, "vardiff", "`name` of what follows each miner's hashrate: "+vardiffNames())
+	fs.Var(&c.KeepDiff, "keep-difficulty", "`time` for which the difficulty of a worker that left is remembered (default 24h); -1 never")
 	fs.BoolVar(&c.NiceHash, "nicehash", c.NiceHash, "take every miner for one of NiceHash")
 	fs.Var(&c.NiceHashMin, "nicehash-min-diff", "lowest `difficulty` of miners of NiceHash (default 524288)")
 	fs.IntVar(&c.ServerID, "server-id", c.ServerID, "`number` of this server, 1 to 255; servers that share jobs must differ in it")
@@ -293,7 +295,7 @@ func parse(args []string, out io.Writer) (*config, error) {
 		Data:        "./pooldata",
 		Network:     "regtest",
 		Text:        "/poolkit/",
-		Vardiff:     true,
+		Vardiff:     defaultVardiff,
 		Mine:        -1,
 		LogLevel:    "info",
 		ServerID:    1,
@@ -366,6 +368,8 @@ func explainJSON(err error) error {
 		want = "a number above 0"
 	case wrong.Type == reflect.TypeFor[span]():
 		want = "a time such as \"10m\""
+	case wrong.Type == reflect.TypeFor[vardiff]():
+		want = "one of " + vardiffNames()
 	case wrong.Type == reflect.TypeFor[addresses]():
 		want = "a string or a list of strings"
 	case wrong.Type.Kind() == reflect.Int:

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -71,15 +72,16 @@ var configSamples = map[string]configSample{
 		b:    []string{"bcrt1qr3ckhgqpthads0qtcm8cwwkhmcx7jxtddcqwzk"},
 		json: `"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"`,
 	},
-	"coinbase-text": {a: []string{"/a/"}, b: []string{""}, json: `"/a/"`},
-	"diff":          {a: []string{"2"}, b: []string{"0.25"}, json: `2`},
-	"min-diff":      {a: []string{"0.000244140625"}, b: []string{"0.00048828125"}, json: `0.000244140625`},
-	"max-diff":      {a: []string{"1024"}, b: []string{"2048"}, json: `1024`},
-	"vardiff":       {a: []string{"false"}, b: []string{"true"}, json: `false`}, // b is the default: the file changed it
-	"above-network": {a: []string{"false"}, b: []string{"true"}, json: `false`},
-	"mine":          {a: []string{"2"}, b: []string{"0"}, json: `2`},
-	"log-level":     {a: []string{"debug"}, b: []string{"warn"}, json: `"debug"`},
-	"events":        {a: []string{"a"}, b: []string{"b"}, json: `"a"`},
+	"coinbase-text":   {a: []string{"/a/"}, b: []string{""}, json: `"/a/"`},
+	"diff":            {a: []string{"2"}, b: []string{"0.25"}, json: `2`},
+	"min-diff":        {a: []string{"0.000244140625"}, b: []string{"0.00048828125"}, json: `0.000244140625`},
+	"max-diff":        {a: []string{"1024"}, b: []string{"2048"}, json: `1024`},
+	"vardiff":         {a: []string{"fixed"}, b: []string{"btcpool"}, json: `"fixed"`}, // b is the default: the file changed it
+	"keep-difficulty": {a: []string{"1h"}, b: []string{"-1"}, json: `"1h"`},
+	"above-network":   {a: []string{"false"}, b: []string{"true"}, json: `false`},
+	"mine":            {a: []string{"2"}, b: []string{"0"}, json: `2`},
+	"log-level":       {a: []string{"debug"}, b: []string{"warn"}, json: `"debug"`},
+	"events":          {a: []string{"a"}, b: []string{"b"}, json: `"a"`},
 
 	"nicehash":          {a: []string{"true"}, b: []string{"false"}, json: `true`},
 	"nicehash-min-diff": {a: []string{"1024"}, b: []string{"2048"}, json: `1024`},
@@ -314,10 +316,13 @@ func TestServerOptions(t *testing.T) {
 	c, err := parse([]string{
 		"-diff", "64", "-min-diff", "4", "-max-diff", "1024", "-nicehash", "-nicehash-min-diff", "500", "-server-id", "9", "-extranonce2-size", "4",
 		"-version-mask", "BIP323", "-notify-interval", "20s", "-stale-grace", "2s", "-user-suffix", "_", "-keep-user-case",
-		"-single-user", "Pool:77", "-multi-worker", "-idle-timeout", "1h", "-login-timeout", "5s", "-resume-time", "-1",
+		"-single-user", "Pool:77", "-multi-worker", "-idle-timeout", "1h", "-login-timeout", "5s", "-resume-time", "-1", "-keep-difficulty", "2h",
 		"-max-sessions", "-1", "-max-queue", "65536",
 	}, io.Discard)
 	require.NoError(t, err)
+	got := c.serverOptions()
+	require.NotNil(t, got.NewPolicy)
+	got.NewPolicy = nil
 	require.Equal(t, &stratum.Options{
 		Names:           stratum.NameRules{KeepCase: true, StripSuffix: true, SuffixSeparator: "_"},
 		SingleUser:      stratum.SingleUser{Name: "Pool", UserID: 77},
@@ -331,6 +336,7 @@ func TestServerOptions(t *testing.T) {
 		NiceHash:        stratum.NiceHashOptions{MinDifficulty: 500, Forced: true},
 		MultiWorker:     true,
 		ResumeTime:      -1,
+		KeepDifficulty:  2 * time.Hour,
 		NotifyInterval:  20 * time.Second,
 		LoginTimeout:    5 * time.Second,
 		IdleTimeout:     time.Hour,
@@ -338,7 +344,19 @@ func TestServerOptions(t *testing.T) {
 		StaleGrace:      2 * time.Second,
 		MaxSessions:     -1,
 		MaxQueue:        65536,
-	}, c.serverOptions())
+	}, got)
+	for text, want := range map[string]vardiff{"true": defaultVardiff, "false": "fixed", "fixed": "fixed", "btcpool": "btcpool"} {
+		c, err := parse([]string{"-vardiff=" + text}, io.Discard)
+		require.NoError(t, err)
+		require.Equal(t, want, c.Vardiff, "once it was a switch")
+		require.NoError(t, json.Unmarshal([]byte(`{"vardiff":`+strconv.Quote(text)+`}`), c))
+		require.Equal(t, want, c.Vardiff)
+	}
+	for _, on := range []bool{true, false} {
+		require.NoError(t, json.Unmarshal(fmt.Appendf(nil, `{"vardiff":%v}`, on), c))
+		require.Equal(t, !on, c.Vardiff == "fixed")
+	}
+	c.Vardiff = defaultVardiff
 	for args, above := range map[string]bool{"": true, "-above-network=false": false, "-network mainnet -node http://127.0.0.1:1 -address " + mainnetAddress: false,
 		"-above-network -network mainnet -node http://127.0.0.1:1 -address " + mainnetAddress: true} {
 		c, err := parse(strings.Fields(args), io.Discard)
@@ -477,7 +495,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"fewer miners than none", []string{"-mine", "-2"}, []string{"-mine -2", "number"}},
 		{"miners in words", []string{"-mine", "all"}, []string{"-mine", `"all"`}},
 		{"half a miner", []string{"-mine", "0.5"}, []string{"-mine", `"0.5"`}},
-		{"vardiff neither true nor false", []string{"-vardiff=maybe"}, []string{"-vardiff", `"maybe"`}},
+		{"a vardiff that nobody knows", []string{"-vardiff=maybe"}, []string{"-vardiff", `"maybe"`, "btcpool", "fixed"}},
 		{"above the network neither or not", []string{"-above-network=maybe"}, []string{"-above-network", `"maybe"`}},
 		{"an unknown log level", []string{"-log-level", "loud"}, []string{"-log-level", `"loud"`, "debug"}},
 		{"a port option that does not exist", []string{"-listen", "127.0.0.1:0,dif=8"},
@@ -581,7 +599,8 @@ func TestMistakesInTheFile(t *testing.T) {
 		{"a time in words", `{"ban-time": "long"}`, []string{`"ban-time"`, "10m", "long"}},
 		{"a rate in words", `{"connect-rate": "10/s"}`, []string{`"connect-rate"`, "whole number"}},
 		{"one network without brackets", `{"proxies": "10.0.0.0/8"}`, []string{`"proxies"`, "list of strings"}},
-		{"text for vardiff", `{"vardiff": "yes"}`, []string{`"vardiff"`, "true or false"}},
+		{"text for vardiff", `{"vardiff": "yes"}`, []string{`"vardiff"`, "btcpool", "fixed"}},
+		{"text for a switch", `{"nicehash": "yes"}`, []string{`"nicehash"`, "true or false"}},
 		{"a bad address", `{"address": "nobody"}`, []string{`"nobody"`}},
 		{"an unknown network", `{"network": "bitcoin"}`, []string{`"bitcoin"`}},
 	} {

@@ -25,6 +25,7 @@ const asPool = "FULLPOOL_TEST_ARGS"
 
 func TestMain(m *testing.M) {
 	embeddedDifficulty = 0.0005
+	keepInterval = 200 * time.Millisecond
 	if args := os.Getenv(asPool); args != "" {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()

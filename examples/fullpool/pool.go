@@ -62,6 +62,8 @@ type pool struct {
 	events      *stratum.EventWriter // nil without events
 	userList    *httpauth.Users      // nil without a URL
 
+	difficulties *stratum.DifficultyFile
+
 	closers []io.Closer // in the order they were opened
 }
 
@@ -317,6 +319,9 @@ func (p *pool) openBlocks() error {
 	return err
 }
 
+// keepInterval is how much of what is known of miners is lost when the process is killed. It is a variable for the tests.
+var keepInterval = 10 * time.Second
+
 func (p *pool) openServer(shares *sharelog.Dir, sessions []byte) error {
 	builder, err := job.NewBuilder(job.Chain(p.cfg.Network), p.backend.payout, &job.BuilderOptions{
 		Text: p.cfg.Text, VersionMask: p.cfg.mask,
@@ -343,7 +348,12 @@ func (p *pool) openServer(shares *sharelog.Dir, sessions []byte) error {
 	}); err != nil {
 		return err
 	}
+	if p.difficulties, err = stratum.OpenDifficulties(filepath.Join(p.cfg.Data, "difficulties.jsonl"),
+		&stratum.DifficultyFileOptions{Interval: keepInterval, Logger: p.log}); err != nil {
+		return err
+	}
 	opts := p.cfg.serverOptions()
+	opts.Difficulties = p.difficulties
 	opts.Logger = p.log
 	if most, fewer := affordable(opts.MaxSessions, descriptorLimit()); fewer {
 		opts.MaxSessions = most
@@ -404,6 +414,7 @@ func (p *pool) run(ctx context.Context, signals <-chan os.Signal) (heir *handove
 	store.Go(func() error { return p.flusher.Run(store.ctx) })
 	count.Go(func() error { return p.tail.Run(count.ctx) })
 	back.Go(func() error { return p.writer.Run(back.ctx) })
+	back.Go(func() error { return p.difficulties.Run(back.ctx) })
 	back.Go(func() error { return p.blocks.Run(back.ctx) })
 	back.Go(func() error { return p.watcher.Run(back.ctx) })
 	if p.events != nil {

@@ -283,6 +283,7 @@ func (c *config) serverOptions() *stratum.Options {
 		NiceHash:        stratum.NiceHashOptions{Forced: c.NiceHash, MinDifficulty: difficulty.Difficulty(c.NiceHashMin)},
 		MultiWorker:     c.MultiWorker,
 		ResumeTime:      time.Duration(c.ResumeTime),
+		KeepDifficulty:  time.Duration(c.KeepDiff),
 		NotifyInterval:  time.Duration(c.Notify),
 		LoginTimeout:    time.Duration(c.LoginTime),
 		IdleTimeout:     time.Duration(c.IdleTime),
@@ -291,9 +292,7 @@ func (c *config) serverOptions() *stratum.Options {
 		MaxSessions:     c.MaxSessions,
 		MaxQueue:        c.MaxQueue,
 	}
-	if !c.Vardiff {
-		o.NewPolicy = func(s *stratum.Session) difficulty.Policy { return difficulty.Fixed(s.StartDifficulty()) }
-	}
+	o.NewPolicy = c.Vardiff.policy()
 	return o
 }
 
