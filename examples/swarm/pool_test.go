@@ -63,6 +63,7 @@ func openPool(t *testing.T, d difficulty.Difficulty, wrap func(net.Listener) net
 	require.NoError(t, err)
 	p.server, err = stratum.New(p.hub, users, p, p, &stratum.Options{
 		StartDifficulty: d, MinDifficulty: d, AboveNetwork: true, MaxSessions: -1,
+		Limits:    stratum.NoLimits(), // a thousand shares that are too low are soon sent here
 		NewPolicy: func(*stratum.Session) difficulty.Policy { return difficulty.Fixed(d) },
 	})
 	require.NoError(t, err)
