@@ -109,9 +109,9 @@ func (f Fixed) Observe(time.Time, Difficulty) {}
 // Next returns f.
 func (f Fixed) Next(time.Time) Difficulty { return Difficulty(f) }
 
-// Clamp bounds what p returns to [lo, hi] and leaves p otherwise unchanged; the result is a [Wrapper], and a
-// [Resetter] that bounds what it is reset to when p can be reset.
-// It fails when p is nil, lo or hi is not valid, or lo is above hi.
+// Clamp bounds what p returns to [lo, hi] and leaves p otherwise unchanged. The result is a [Wrapper], a [MinSetter] and a
+// [MaxSetter] that can only narrow the bounds, but for a maximum below lo, which counts more; and a [Resetter] that bounds
+// what it is reset to when p can be reset. It fails when p is nil, lo or hi is not valid, or lo is above hi.
 func Clamp(p Policy, lo, hi Difficulty) (Policy, error) {
 	switch {
 	case p == nil:
@@ -121,7 +121,7 @@ func Clamp(p Policy, lo, hi Difficulty) (Policy, error) {
 	case lo > hi:
 		return nil, fmt.Errorf("difficulty: clamp to [%v, %v]: the bounds are crossed", lo, hi)
 	}
-	c := clamp{p, lo, hi}
+	c := &clamp{bounded{Policy: p}, lo, hi}
 	if r, ok := As[Resetter](p); ok {
 		return resettableClamp{c, r}, nil
 	}
@@ -129,24 +129,22 @@ func Clamp(p Policy, lo, hi Difficulty) (Policy, error) {
 }
 
 type clamp struct {
-	Policy
-	lo, hi Difficulty
+	bounded
+	low, high Difficulty
 }
 
-func (c clamp) Unwrap() Policy { return c.Policy }
-
-func (c clamp) Next(now time.Time) Difficulty { return c.bound(c.Policy.Next(now)) }
+func (c *clamp) Next(now time.Time) Difficulty { return c.bounded.bound(c.bound(c.Policy.Next(now))) }
 
 // bound sends a NaN to the lower bound, where it does least harm.
-func (c clamp) bound(d Difficulty) Difficulty {
-	if !(d >= c.lo) {
-		return c.lo
+func (c *clamp) bound(d Difficulty) Difficulty {
+	if !(d >= c.low) {
+		return c.low
 	}
-	return min(d, c.hi)
+	return min(d, c.high)
 }
 
 type resettableClamp struct {
-	clamp
+	*clamp
 	r Resetter
 }
 

@@ -21,7 +21,7 @@ type SequentialOptions struct {
 	Grid Grid
 
 	// Vigilance is how much evidence it takes to change the difficulty of a miner that has settled, as the logarithm of
-	// a likelihood ratio; 0 means 4.3. More makes for fewer changes without cause and notices true ones later: each 0.7
+	// a likelihood ratio; 0 means 4.2. More makes for fewer changes without cause and notices true ones later: each 0.7
 	// more doubles the time between false alarms, and is a minute more until half of a miner's hashrate is missed.
 	Vigilance float64
 }
@@ -29,11 +29,12 @@ type SequentialOptions struct {
 // Evidence is in nats, the natural logarithm of a likelihood ratio. Steps are natural logarithms of factors, and times are
 // in intervals.
 const (
-	defaultVigilance = 4.3
+	defaultVigilance = 4.2
 	riseMore         = 1.7 // than Vigilance, before a settled miner's difficulty rises: too many shares do less harm than too few
 	surgeVigilance   = 10  // before it rises at once to what four times the shares and more say
 	newVigilance     = 4   // of a miner that has not settled
 	searchVigilance  = 2.5 // of one of which too few shares are known to say that it is slow
+	beyondDoubt      = 25  // of such a surge, which allows any step
 	certain          = 7   // evidence for a settled miner's step of any size
 	doubtEnds        = 2.5 // evidence that says whether a cautious step was right
 
@@ -44,6 +45,7 @@ const (
 
 	settledAfter = 12  // shares at one difficulty
 	searching    = 4   // shares, below which a miner is searched for
+	hearsay      = 2   // shares that a difficulty is worth which somebody named
 	worth        = 4   // shares that an earlier estimate counts as beside a new one
 	enough       = 50  // shares that say what a flood amounts to, however soon they come
 	enoughTime   = 0.3 // and the time that is enough for fewer
@@ -65,34 +67,45 @@ const (
 // # Method
 //
 // Shares are a Poisson process: a miner of hashrate h finds them at the rate h/(2^32 d). Sequential asks how many times
-// as fast as wanted they come, r, and tests the hypothesis r = 1 against r = 2, r = 4 and r = 1/2 with each share and
-// with the time that passes. Per share the evidence for r = q grows by ln q, and in the time in which one share was to be
-// expected it falls by q-1. What is below zero is set to zero, since evidence against a change that comes later is none:
-// that is Page's CUSUM test (E. S. Page, Continuous inspection schemes, Biometrika 41, 1954), which of all tests with
-// the same time between false alarms has the shortest delay in the worst case (G. Lorden, Procedures for reacting to a
-// change in distribution, Ann. Math. Stat. 42, 1971; G. V. Moustakides, Optimal stopping times for detecting changes in
-// distributions, Ann. Stat. 14, 1986).
+// as fast as wanted they come, r, and tests r = 1 against r = 2, r = 4 and r = 1/2 with each share and with the time that
+// passes. A share is evidence of ln q for r = q, and the time in which one share was to be expected is evidence of q-1
+// against it. A sum below zero is set to zero, since what spoke against a change before it came says nothing: that is
+// Page's CUSUM test (E. S. Page, Continuous inspection schemes, Biometrika 41, 1954), which of all tests with as much time
+// between false alarms has the shortest delay in the worst case (G. Lorden, Procedures for reacting to a change in
+// distribution, Ann. Math. Stat. 42, 1971; G. V. Moustakides, Optimal stopping times for detecting changes in
+// distributions, Ann. Stat. 14, 1986). How many nats it takes is [SequentialOptions].Vigilance.
 //
-// A test that reaches its threshold changes the difficulty. By how much, says the rate since that test last was at zero,
-// which is the most likely time of the change: n shares where e were to be expected are r = n/e with a relative standard
-// error of 1/sqrt(n), and the step falls short of ln r by 0.6 of it, because a test that stops at the first sufficient
-// evidence sees more than there is. A miner that has settled moves by a factor of 1.4 at most at first, which is right
-// to within that factor whether there was a change or not, and further when the evidence goes on.
+// By how much the difficulty changes then, says the rate since that test last was at zero, which is the most likely time
+// of the change: n shares where e were to be expected are r = n/e with a relative standard error of 1/sqrt(n). The step
+// falls short of ln r by 0.6 of that error, because a test that stops at the first sufficient evidence has seen more than
+// there is. A miner that has settled moves by a factor of sqrt(2) only, which is wrong by no more than another such factor
+// whether there was a change or not, and a second test asks which it was: Wald's, of r = sqrt(2) against r = 1/sqrt(2)
+// (A. Wald, Sequential tests of statistical hypotheses, Ann. Math. Stat. 16, 1945). It takes a minute or two, and ends
+// with the step taken back or with another one to where the shares say.
 //
-// The tests do not see what is less than a factor of 1.4 off. So the average since the last change is compared with what
+// These tests do not see what is less than a factor of 1.4 off. So the average since the last change is compared with what
 // it should be after 40 shares, 80, 160 and so on, and the difficulty corrected when it is 2.6 standard errors off.
 //
 // A miner that nobody knows may be off by any factor. Downwards the search gallops (J. L. Bentley, A. C. Yao, An almost
-// optimal algorithm for unbounded searching, Inf. Process. Lett. 5, 1976): after 20 s without a share the difficulty
-// falls to a 16th, then to a 256th of that, and so on; what is too low is noticed within seconds, because shares come so
-// fast then. Sequential is a [Hurrier] for this: with a pool that sends jobs only when they are due each step takes 30 s.
+// optimal algorithm for unbounded searching, Inf. Process. Lett. 5, 1976): after two intervals without a share the
+// difficulty falls to a 16th, then to a 256th of that, and so on; what is too low is noticed within seconds, because
+// shares come so fast then. Sequential is a [Hurrier] for this: with a pool that sends jobs only when they are due each
+// step takes until the next one.
 //
 // A share is evidence at the difficulty that it was found at: the time before it counts as that difficulty's, so shares
-// still on their way after a change and bounds that the caller applies do not mislead it. Of shares that come in one
-// tenth of an interval only the first three count as evidence of a rise, since a connection that stalls delivers many at
+// still on their way after a change, and a caller that gives other difficulties, do not mislead it. Of the shares that
+// come in a tenth of an interval only three count as evidence of a rise, since a connection that stalls delivers many at
 // once.
 //
-// A Sequential reads no clock, starts nothing, allocates nothing after NewSequential and holds some 200 bytes.
+// # What it does
+//
+// At six shares a minute, over 1,000 simulated miners each (package difftest, seed 1): of the miners of 1 PH/s that begin at
+// the difficulty for 10 GH/s 99.9 % come to rest within a factor of 1.5 of the right one, half of them after 3 s and nine
+// tenths after 4 s; the other way round 99.3 %, half after 64 s and nine tenths within 7 minutes. Of those whose hashrate
+// halves 84 % get an easier difficulty within five minutes. A miner at rest has 2.9 changes an hour, nearly all of them a
+// cautious step and the way back.
+//
+// A Sequential reads no clock, starts nothing, allocates nothing after NewSequential and holds some 300 bytes.
 type Sequential struct {
 	assignment
 	timeline
@@ -281,8 +294,8 @@ func (s *Sequential) step() (step float64, ok bool) {
 	case s.fall.nats >= down:
 		if !s.settled { // the estimate that it was given is worth something
 			w := min(max(s.before.shares, 0.5), worth)
-			step = min(0, math.Log((s.fall.shares+w)/(s.fall.expected+w)))
-			return step, true
+			step = min(0, math.Log((s.since.shares+w)/(s.since.expected+w)))
+			return step, step <= -leastStep
 		}
 		shares := s.fall.shares + 0.5
 		step = min(0, math.Log(shares/s.fall.expected)+caution/math.Sqrt(shares))
@@ -298,15 +311,17 @@ func (s *Sequential) step() (step float64, ok bool) {
 	return 0, false
 }
 
-// cautious shortens the step of a miner that has settled.
+// cautious shortens the step of a miner that has settled to what the evidence allows.
 func (s *Sequential) cautious(step, nats float64) (float64, bool) {
+	most := math.Inf(1)
 	switch {
-	case !s.settled:
+	case !s.settled || s.surge.nats >= beyondDoubt:
 	case s.surge.nats >= surgeVigilance:
-		step = min(step, surgeStep)
+		most = surgeStep
 	case nats < certain:
-		step = max(-cautiousStep, min(step, cautiousStep))
+		most = cautiousStep
 	}
+	step = max(-most, min(step, most))
 	return step, math.Abs(step) >= leastStep
 }
 
@@ -336,8 +351,12 @@ func (s *Sequential) resolve() (step float64, ok bool) {
 // silence is step where no share has come since the last change.
 func (s *Sequential) silence(down float64) (step float64, ok bool) {
 	switch {
-	case s.before.shares == 0:
-		return -float64(s.silent+1) * math.Log(firstFall), s.since.expected >= firstWait
+	case s.before.shares < searching:
+		wait := float64(firstWait)
+		if s.silent == 0 {
+			wait *= 1 + s.before.shares
+		}
+		return -float64(s.silent+1) * math.Log(firstFall), s.since.expected >= wait
 	case s.silent == 0:
 		return -math.Ln2, s.fall.nats >= down
 	}
@@ -366,8 +385,13 @@ func (s *Sequential) move(step float64) {
 	if s.doubtful = 0; s.settled && s.since.shares > 0 && taken != 0 && (cautious || confirmed) {
 		s.doubtful = taken
 	}
+	weight := s.weight
+	if weight != 1 { // the pool gives another difficulty than it is told to, and goes on to
+		weight = min(weight*float64(d/s.cur), math.MaxFloat32)
+	}
 	s.cur = d
 	s.restart()
+	s.weight = weight
 }
 
 // estimate returns how many shares the miner's hashrate is known from, and the seconds they would have taken it at
@@ -403,11 +427,14 @@ func (s *Sequential) rebound(changed bool, known tally) {
 	}
 }
 
-// Reset forgets every share and starts over from d, brought into the bounds. A d that is not valid changes nothing.
+// Reset forgets every share and starts over from d, brought into the bounds, which is worth a few shares: who names it
+// may know something. A d that is not valid changes nothing.
 func (s *Sequential) Reset(d Difficulty) {
-	if d.Valid() {
-		s.begin(d)
+	if !d.Valid() {
+		return
 	}
+	s.begin(d)
+	s.before = tally{hearsay, hearsay * s.interval / float64(s.cur)}
 }
 
 // State returns what is known of the miner.

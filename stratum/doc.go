@@ -146,7 +146,7 @@
 //
 // # What is not as in BTCPool
 //
-// Shares, events, error codes and the default vardiff are BTCPool's. On purpose otherwise:
+// Shares, events and error codes are BTCPool's, and its vardiff is difficulty.Vardiff. On purpose otherwise:
 //
 //   - The memory for duplicates goes by the work and not by the job's short id, which BTCPool gives anew when it sends a
 //     job again: there one share can be credited twice.

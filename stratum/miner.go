@@ -178,8 +178,7 @@ func (s *Server) newPolicy(sess *Session) difficulty.Policy {
 	}
 	p, err := defaultPolicy(sess)
 	if err != nil {
-		// The bounds need not be powers of two, which BTCPool's algorithm works in.
-		o.Logger.Error("vardiff refuses the bounds, difficulty stays fixed", "error", err)
+		o.Logger.Error("vardiff refuses the bounds, difficulty stays fixed", "error", err) // of an agent they may be crossed on its grid
 		return difficulty.Fixed(sess.StartDifficulty())
 	}
 	return p
@@ -187,9 +186,18 @@ func (s *Server) newPolicy(sess *Session) difficulty.Policy {
 
 // defaultPolicy makes the policy of a pool that did not choose one.
 func defaultPolicy(s *Session) (difficulty.Policy, error) {
-	return difficulty.NewVardiff(&difficulty.VardiffOptions{
-		Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(),
+	return difficulty.NewSequential(&difficulty.SequentialOptions{
+		Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(), Grid: s.Grid(),
 	})
+}
+
+// Grid returns the difficulties that the miner can be told of: the machines behind a BTCAgent powers of two, all others
+// any. It is for policies, see [Options.NewPolicy].
+func (s *Session) Grid() difficulty.Grid {
+	if s.agents != nil {
+		return difficulty.PowersOfTwo
+	}
+	return difficulty.AnyDifficulty
 }
 
 // MinDifficulty returns the lowest difficulty of the server, or of the port that the miner came by. The miner may have

@@ -47,7 +47,7 @@ type Options struct {
 	AboveNetwork bool
 
 	// NewPolicy makes the policy of a session that is being authorized, and of each machine that registers behind an
-	// agent; nil, and a nil policy, mean a difficulty.Vardiff with the bounds above. What a policy decides is bounded and
+	// agent; nil, and a nil policy, mean a difficulty.Sequential with the bounds above. What a policy decides is bounded and
 	// made assignable in any case. The session has its address and software, but no worker yet, unless it is an agent
 	// whose machine is meant.
 	NewPolicy func(s *Session) difficulty.Policy

@@ -91,6 +91,13 @@ func TestTheServerDoesWhatTheSimulatorSays(t *testing.T) {
 	}{
 		{"vardiff", vardiff(false)},
 		{"improved", vardiff(true)},
+		{"sequential", func(d difficulty.Difficulty) difficulty.Policy {
+			s, err := difficulty.NewSequential(&difficulty.SequentialOptions{Start: d, Min: difficulty.Min})
+			if err != nil {
+				panic(err)
+			}
+			return s
+		}},
 		{"hurrier", func(d difficulty.Difficulty) difficulty.Policy { return &eager{d: d} }},
 	} {
 		for _, scenario := range []struct {

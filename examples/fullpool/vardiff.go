@@ -15,7 +15,7 @@ import (
 // A vardiff is the name of a way to choose miners' difficulties.
 type vardiff string
 
-const defaultVardiff vardiff = "btcpool"
+const defaultVardiff vardiff = "sequential"
 
 // A namedPolicy makes the policy of a session, whose decisions the server bounds.
 type namedPolicy struct {
@@ -24,8 +24,38 @@ type namedPolicy struct {
 }
 
 var vardiffs = []namedPolicy{
+	{"sequential", func(s *stratum.Session) (difficulty.Policy, error) {
+		return difficulty.NewSequential(&difficulty.SequentialOptions{
+			Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(), Grid: s.Grid(),
+		})
+	}},
 	{"btcpool", func(s *stratum.Session) (difficulty.Policy, error) {
 		return difficulty.NewVardiff(&difficulty.VardiffOptions{
+			Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(),
+		})
+	}},
+	{"btcpool-improved", func(s *stratum.Session) (difficulty.Policy, error) {
+		return difficulty.NewVardiff(&difficulty.VardiffOptions{
+			Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(), Improved: true,
+		})
+	}},
+	{"ckpool", func(s *stratum.Session) (difficulty.Policy, error) {
+		return difficulty.NewDecaying(&difficulty.DecayingOptions{
+			Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(), Grid: s.Grid(),
+		})
+	}},
+	{"sv2", func(s *stratum.Session) (difficulty.Policy, error) {
+		return difficulty.NewLadder(&difficulty.LadderOptions{
+			Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(), Grid: s.Grid(),
+		})
+	}},
+	{"sv2-ewma", func(s *stratum.Session) (difficulty.Policy, error) {
+		return difficulty.NewEWMA(&difficulty.EWMAOptions{
+			Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(), Grid: s.Grid(),
+		})
+	}},
+	{"datum", func(s *stratum.Session) (difficulty.Policy, error) {
+		return difficulty.NewQuickStart(&difficulty.QuickStartOptions{
 			Start: s.StartDifficulty(), Min: s.MinDifficulty(), Max: s.MaxDifficulty(),
 		})
 	}},
