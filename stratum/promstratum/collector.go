@@ -89,6 +89,7 @@ var (
 	connections  = desc("connections_total", "Connections accepted.")
 	refused      = desc("connections_refused_total", "Connections refused: the server or the address has too many, too fast, or is banned.", "reason")
 	resumed      = desc("sessions_resumed_total", "Sessions that went on after their connection was lost.")
+	hurried      = desc("jobs_out_of_turn_total", "Jobs sent to one miner for its difficulty, which could not wait.")
 	malformed    = desc("malformed_total", "Lines and frames that meant nothing.")
 	unregistered = desc("agent_workers_refused_total", "Machines behind agents beyond the limit.")
 	solutions    = desc("solutions_total", "Headers that met the target of the network.")
@@ -104,7 +105,7 @@ var (
 // all are described to the registry, which then finds two collectors of the same metrics.
 var all = []*prometheus.Desc{
 	identity, sessions, idle, height, sharesTotal, shareRate, agentWorkers, parked, connections, refused, resumed,
-	malformed, unregistered, solutions, notRecorded, logins, throttled, tooFast, penalties, banned, remembered,
+	hurried, malformed, unregistered, solutions, notRecorded, logins, throttled, tooFast, penalties, banned, remembered,
 }
 
 // verdicts are those there are. All are shown from the beginning, so that a reader's rate sees the first of each kind.
@@ -163,6 +164,7 @@ func (c *Collector) collect(ch chan<- prometheus.Metric, s stratum.Stats, now ti
 	counter(refused, float64(s.Limits.RefusedRate), "address_rate")
 	counter(refused, float64(s.Limits.RefusedBanned), "address_banned")
 	counter(resumed, float64(s.Resumed))
+	counter(hurried, float64(s.Hurried))
 	counter(malformed, float64(s.Malformed))
 	counter(unregistered, float64(s.Unregistered))
 	counter(solutions, float64(s.Solutions))

@@ -44,7 +44,7 @@ func scrape(t testing.TB, c prometheus.Collector) string {
 func sample(now time.Time) stratum.Stats {
 	return stratum.Stats{
 		Sessions: 10, AgentWorkers: 101, Parked: 102,
-		Connections: 201, Refused: 202, Resumed: 203, Malformed: 204, Unregistered: 205, Solutions: 206, NotRecorded: 207,
+		Connections: 201, Refused: 202, Resumed: 203, Hurried: 208, Malformed: 204, Unregistered: 205, Solutions: 206, NotRecorded: 207,
 		Verdicts: map[share.Verdict]int64{share.Accepted: 3000, share.Solved: 2, share.Stale: 30, share.JobNotFoundOrStale: 40},
 		Limits: stratum.LimitStats{
 			RefusedBanned: 401, RefusedFull: 402, RefusedRate: 403, LoginsBanned: 404, LoginsDelayed: 405, Throttled: 406, TooFast: 407,
