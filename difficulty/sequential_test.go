@@ -43,7 +43,9 @@ func scenario(t testing.TB, name string) difftest.Scenario {
 // figures for the algorithm in use are named with each goal. A goal holds where the whole 95 % interval is within it.
 func TestSequentialGoals(t *testing.T) {
 	trials := func(name string) difftest.Result {
-		r, err := difftest.Trials(sequentialFrom, scenario(t, name), 1000, 1, nil)
+		sc := scenario(t, name)
+		sc.Options.Duration = min(sc.Options.Duration, 31*time.Minute) // as long as the reference's
+		r, err := difftest.Trials(sequentialFrom, sc, 1000, 1, nil)
 		require.NoError(t, err)
 		return r
 	}
@@ -70,7 +72,7 @@ func TestSequentialGoals(t *testing.T) {
 		for _, name := range []string{"cold-start", "cold-start-down", "rented", "stop-and-return", "flapping", "proxy", "flooding"} {
 			sc := scenario(t, name)
 			sc.Options.Duration = min(sc.Options.Duration, 150*time.Minute)
-			for i := range 100 {
+			for i := range 40 {
 				tr := sc.Run(sequentialFrom, 10*time.Second, difftest.TrialSeed(2, i))
 				v := difftest.Measure(&tr, nil)
 				require.LessOrEqual(t, v[difftest.LongestFlood], 30., "%s, trial %d", name, i)
@@ -87,11 +89,13 @@ func TestSequentialAtOtherIntervals(t *testing.T) {
 				return newSequential(t, &difficulty.SequentialOptions{Start: start, Min: difficulty.Min, Interval: interval})
 			}
 			measure := &difftest.MeasureOptions{Interval: interval}
-			r, err := difftest.Trials(make, scenario(t, "cold-start"), 200, 1, measure)
+			cold := scenario(t, "cold-start")
+			cold.Options.Duration = 31 * time.Minute
+			r, err := difftest.Trials(make, cold, 100, 1, measure)
 			require.NoError(t, err)
 			require.GreaterOrEqual(t, r[difftest.Converged].Mean, 0.95)
 			require.LessOrEqual(t, r[difftest.ConvergeTime].P50, 180.)
-			r, err = difftest.Trials(make, scenario(t, "drop"), 200, 1, measure)
+			r, err = difftest.Trials(make, scenario(t, "drop"), 100, 1, measure)
 			require.NoError(t, err)
 			require.GreaterOrEqual(t, r[difftest.Reacted].Mean, map[bool]float64{true: 0.99, false: 0.35}[interval <= 3*time.Second])
 		})
@@ -112,6 +116,7 @@ func TestSequentialOnEveryGrid(t *testing.T) {
 func TestSequentialInAPoolThatDoesNotHurry(t *testing.T) {
 	sc := scenario(t, "cold-start")
 	sc.Options.NoHurry = true
+	sc.Options.Duration = 31 * time.Minute
 	r, err := difftest.Trials(sequentialFrom, sc, 200, 1, nil)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, r[difftest.Converged].Mean, 0.95)
