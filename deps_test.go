@@ -53,6 +53,9 @@ var house = map[string]rule{
 
 	"internal": {theirs: append([]string{"github.com/btcsuite/btcd"}, btcd...)},
 	"examples": {ours: []string{""}, theirs: []string{""}},
+
+	// A policy as somebody outside would write it.
+	"examples/vardiff/batches": {ours: []string{"difficulty"}},
 }
 
 type rule struct {
@@ -189,6 +192,8 @@ func TestTheDrawingForbidsWhatItShould(t *testing.T) {
 		{"stratum/httpauth", "github.com/btcsuite/btcd/chainhash/v2"},
 		{"stratum", module + "/stratum/promstratum"},
 		{"stratum", "github.com/prometheus/client_golang/prometheus"},
+		{"difficulty", "gonum.org/v1/plot"},
+		{"examples/vardiff/batches", module + "/internal/noderpc"},
 	} {
 		require.NotEmpty(t, judge(edge[0], edge[1]), "%s -> %s", edge[0], edge[1])
 	}

@@ -21,5 +21,8 @@
 //		difftest.Candidate{Name: "BTCPool's", New: newVardiff})
 //	table.WriteMarkdown(os.Stdout)
 //
+// The program examples/vardiff does so with all policies of package difficulty and one of its own, and draws what they
+// did.
+//
 // A goal can be a test: the trials of a seed are the same on every machine of an architecture.
 package difftest
