@@ -1,7 +1,6 @@
 package difficulty
 
 import (
-	"cmp"
 	"math"
 	"time"
 )
@@ -21,24 +20,27 @@ type SequentialOptions struct {
 	Grid Grid
 
 	// Vigilance is how much evidence it takes to change the difficulty of a miner that has settled, as the logarithm of
-	// a likelihood ratio; 0 means 4.2. More makes for fewer changes without cause and notices true ones later: each 0.7
-	// more doubles the time between false alarms, and is a minute more until half of a miner's hashrate is missed.
+	// a likelihood ratio, from 1 to 100. More makes for fewer changes without cause and notices true ones later: each 0.7
+	// more doubles the time between false alarms, and is four or five intervals until half of a miner's hashrate is missed.
+	// 0 means 4, and with an Interval below 10 s as much more as keeps the changes in an hour as few: 6.3 with 1 s.
 	Vigilance float64
 }
 
 // Evidence is in nats, the natural logarithm of a likelihood ratio. Steps are natural logarithms of factors, and times are
 // in intervals.
 const (
-	defaultVigilance = 4.2
+	defaultVigilance = 4
 	riseMore         = 1.7 // than Vigilance, before a settled miner's difficulty rises: too many shares do less harm than too few
 	surgeVigilance   = 10  // before it rises at once to what four times the shares and more say
 	newVigilance     = 4   // of a miner that has not settled
 	searchVigilance  = 2.5 // of one of which too few shares are known to say that it is slow
 	beyondDoubt      = 25  // of such a surge, which allows any step
 	certain          = 7   // evidence for a settled miner's step of any size
-	doubtEnds        = 2.5 // evidence that says whether a cautious step was right
+	doubtEnds        = 5   // evidence that says whether a cautious step was right
 
-	cautiousStep = 0.35         // somewhat more than sqrt(2), so that the next power of two is nearer
+	cautiousStep = 0.2          // of a settled miner, for which it takes certainty to go further
+	coarseStep   = 0.35         // where the grid has nothing that near: a bit over sqrt(2), so that the next power of two is nearest
+	tolerable    = 0.3          // a cautious step below it is not taken back when it was wrong
 	surgeStep    = 3 * math.Ln2 // at most
 	leastStep    = 0.05         // that is worth a job
 	caution      = 0.6          // standard errors that a step stays short of the estimate
@@ -78,10 +80,10 @@ const (
 // By how much the difficulty changes then, says the rate since that test last was at zero, which is the most likely time
 // of the change: n shares where e were to be expected are r = n/e with a relative standard error of 1/sqrt(n). The step
 // falls short of ln r by 0.6 of that error, because a test that stops at the first sufficient evidence has seen more than
-// there is. A miner that has settled moves by a factor of sqrt(2) only, which is wrong by no more than another such factor
-// whether there was a change or not, and a second test asks which it was: Wald's, of r = sqrt(2) against r = 1/sqrt(2)
-// (A. Wald, Sequential tests of statistical hypotheses, Ann. Math. Stat. 16, 1945). It takes a minute or two, and ends
-// with the step taken back or with another one to where the shares say.
+// there is. A miner that has settled moves by a factor of 1.2 only, which does little harm if there was no change, and a
+// second test asks whether there was: Wald's, between the rates of shares that then follow (A. Wald, Sequential tests of
+// statistical hypotheses, Ann. Math. Stat. 16, 1945). It takes a few minutes and ends with another step to where the shares
+// say, or not. On a grid that has nothing as near as 1.2 a step is taken back that the second test calls wrong.
 //
 // These tests do not see what is less than a factor of 1.4 off. So the average since the last change is compared with what
 // it should be after 40 shares, 80, 160 and so on, and the difficulty corrected when it is 2.6 standard errors off.
@@ -99,11 +101,10 @@ const (
 //
 // # What it does
 //
-// At six shares a minute, over 1,000 simulated miners each (package difftest, seed 1): of the miners of 1 PH/s that begin at
-// the difficulty for 10 GH/s 99.9 % come to rest within a factor of 1.5 of the right one, half of them after 3 s and nine
-// tenths after 4 s; the other way round 99.3 %, half after 64 s and nine tenths within 7 minutes. Of those whose hashrate
-// halves 84 % get an easier difficulty within five minutes. A miner at rest has 2.9 changes an hour, nearly all of them a
-// cautious step and the way back.
+// At six shares a minute, over 1,000 simulated miners each (package difftest, seed 1): all miners of 1 PH/s that begin at the
+// difficulty for 10 GH/s come to rest within a factor of 1.5 of the right one, half of them after 3 s and nine tenths after
+// 4 s; so do all of 10 GH/s that begin for 1 PH/s, half after 64 s and nine tenths within 6 minutes. Of those whose hashrate
+// halves 86 % get an easier difficulty within five minutes. A miner at rest has 2.1 changes an hour, a fifth each.
 //
 // A Sequential reads no clock, starts nothing, allocates nothing after NewSequential and holds some 300 bytes.
 type Sequential struct {
@@ -154,7 +155,10 @@ func NewSequential(opts *SequentialOptions) (*Sequential, error) {
 	s := &Sequential{
 		assignment: newAssignment(&e, o.Grid, o.Start, o.Min, o.Max, defaultStart, defaultMin),
 		interval:   e.interval(o.Interval, defaultInterval).Seconds(),
-		vigil:      cmp.Or(o.Vigilance, defaultVigilance),
+		vigil:      o.Vigilance,
+	}
+	if s.vigil == 0 {
+		s.vigil = defaultVigilance + max(0, math.Log(defaultInterval.Seconds()/s.interval))
 	}
 	if !(s.vigil >= 1 && s.vigil <= 100) {
 		e.wrong("Vigilance %v is not within 1 and 100", o.Vigilance)
@@ -255,7 +259,7 @@ func (s *Sequential) Next(now time.Time) Difficulty {
 	if s.since.shares >= s.look {
 		s.look *= 2
 	}
-	if s.since.shares >= firstLook {
+	if s.since.shares >= firstLook || math.Abs(s.doubt) >= doubtEnds { // which step has looked at
 		s.doubtful = 0
 	}
 	if ok {
@@ -319,7 +323,9 @@ func (s *Sequential) cautious(step, nats float64) (float64, bool) {
 	case s.surge.nats >= surgeVigilance:
 		most = surgeStep
 	case nats < certain:
-		most = cautiousStep
+		if most = cautiousStep; s.after(math.Copysign(most, step)) == s.cur {
+			most = coarseStep
+		}
 	}
 	step = max(-most, min(step, most))
 	return step, math.Abs(step) >= leastStep
@@ -343,7 +349,7 @@ func (s *Sequential) resolve() (step float64, ok bool) {
 		changed = fast
 	}
 	if s.doubt > 0 == (s.doubtful < 0) {
-		return -s.doubtful, true
+		return -s.doubtful, math.Abs(s.doubtful) > tolerable
 	}
 	return math.Log((s.since.shares + worth*changed) / (s.since.expected + worth)), true
 }
@@ -372,7 +378,7 @@ func (s *Sequential) after(step float64) Difficulty {
 func (s *Sequential) move(step float64) {
 	d := s.after(step)
 	taken := math.Log(float64(d / s.cur))
-	cautious := math.Abs(step) == cautiousStep
+	cautious := math.Abs(step) == cautiousStep || math.Abs(step) == coarseStep
 	confirmed := s.doubtful*taken > 0
 	if s.since.shares == 0 {
 		s.silent++
