@@ -30,7 +30,7 @@ type SequentialOptions struct {
 // in intervals.
 const (
 	defaultVigilance = 4
-	riseMore         = 1.7 // than Vigilance, before a settled miner's difficulty rises: too many shares do less harm than too few
+	riseMore         = 1.7 // than Vigilance before the difficulty of a settled miner rises; too many shares do less harm
 	surgeVigilance   = 10  // before it rises at once to what four times the shares and more say
 	newVigilance     = 4   // of a miner that has not settled
 	searchVigilance  = 2.5 // of one of which too few shares are known to say that it is slow
@@ -39,7 +39,7 @@ const (
 	doubtEnds        = 5   // evidence that says whether a cautious step was right
 
 	cautiousStep = 0.2          // of a settled miner, for which it takes certainty to go further
-	coarseStep   = 0.35         // where the grid has nothing that near: a bit over sqrt(2), so that the next power of two is nearest
+	coarseStep   = 0.35         // where the grid has none that near: over sqrt(2), so that the next power of two is nearest
 	tolerable    = 0.3          // a cautious step below it is not taken back when it was wrong
 	surgeStep    = 3 * math.Ln2 // at most
 	leastStep    = 0.05         // that is worth a job
@@ -101,10 +101,10 @@ const (
 //
 // # What it does
 //
-// At six shares a minute, over 1,000 simulated miners each (package difftest, seed 1): all miners of 1 PH/s that begin at the
-// difficulty for 10 GH/s come to rest within a factor of 1.5 of the right one, half of them after 3 s and nine tenths after
-// 4 s; so do all of 10 GH/s that begin for 1 PH/s, half after 64 s and nine tenths within 6 minutes. Of those whose hashrate
-// halves 86 % get an easier difficulty within five minutes. A miner at rest has 2.1 changes an hour, a fifth each.
+// At six shares a minute, over 1,000 simulated miners each (package difftest, seed 1): all miners of 1 PH/s that begin at
+// the difficulty for 10 GH/s come to rest within a factor of 1.5 of the right one, half of them after 3 s and nine tenths
+// after 4 s; so do all of 10 GH/s that begin for 1 PH/s, half after 64 s and nine tenths within 6 minutes. Of those whose
+// hashrate halves 86 % get an easier difficulty within five minutes. A miner at rest has 2.1 changes an hour, of a fifth.
 //
 // A Sequential reads no clock, starts nothing, allocates nothing after NewSequential and holds some 300 bytes.
 type Sequential struct {
@@ -124,7 +124,7 @@ type Sequential struct {
 	settled           bool
 	doubtful          float64 // the last step if that was a cautious one, else 0
 	doubt             float64 // evidence since then that shares come as fast as without it, or faster
-	weight            float64 // how many of the present difficulty's shares one of the miner's takes the time of; 1 nearly always
+	weight            float64 // shares of the present difficulty to one of the miner's, in time; 1 nearly always
 }
 
 // evidence is that of one test, and what it has seen since it was last at zero.
@@ -270,7 +270,7 @@ func (s *Sequential) Next(now time.Time) Difficulty {
 
 // Hurry reports whether Next would return another difficulty at this moment.
 func (s *Sequential) Hurry(now time.Time) bool {
-	then := *s // some 200 bytes, on the stack
+	then := *s // on the stack
 	then.pass(now, then.weight)
 	step, ok := then.step()
 	return ok && then.after(step) != s.cur
