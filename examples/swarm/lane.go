@@ -142,10 +142,11 @@ func (l *lane) stop() {
 	l.stopping = true
 	now := l.swarm.now()
 	list := l.swarm.blocks.recent()
+	judged := l.swarm.judged.Load()
 	for _, c := range l.conns {
 		if c.phase == phaseLive && c.job != "" {
 			for _, b := range list {
-				if s := l.spreads[b]; c.blockSeen < b.seen {
+				if s := l.spreads[b]; c.blockSeen < b.seen && (judged == 0 || b.seen <= judged) {
 					if s == nil {
 						s = &spread{block: b}
 						if l.spreads == nil {

@@ -28,6 +28,7 @@ type swarm struct {
 	streams  sync.WaitGroup
 	own      usage                  // of this process before the run
 	cmdError atomic.Pointer[string] // the last failure of -block-cmd
+	judged   atomic.Int64           // when a block must have been seen for it to be missed; 0 before the end
 }
 
 // errNothing is the result of a run in which no connection logged in.
@@ -217,6 +218,9 @@ func (s *swarm) run(ctx context.Context, progress io.Writer) (*result, error) {
 		stopMaking()
 		blocks.Wait()
 		s.until(ctx, cfg.drain, func(t tally) bool { return t.open == 0 && t.joining == 0 })
+		// A block that some have already has as long to reach the others; one that comes from now on does not count.
+		s.judged.Store(s.now())
+		s.until(ctx, cfg.drain, func(tally) bool { return s.haveBlocks(s.judged.Load()) })
 	}
 	if r.after, err = s.sample(); err != nil {
 		r.died = err.Error()
@@ -291,6 +295,27 @@ func (s *swarm) haveWork() bool {
 		l.mu.Lock()
 		for _, c := range l.conns {
 			if c.phase == phaseLive && c.job == "" {
+				l.mu.Unlock()
+				return false
+			}
+		}
+		l.mu.Unlock()
+	}
+	return true
+}
+
+// haveBlocks reports whether every miner with a job has the last block that was seen by a time.
+func (s *swarm) haveBlocks(by int64) bool {
+	last := int64(0)
+	for _, b := range s.blocks.recent() {
+		if b.seen <= by {
+			last = max(last, b.seen)
+		}
+	}
+	for _, l := range s.lanes {
+		l.mu.Lock()
+		for _, c := range l.conns {
+			if c.phase == phaseLive && c.job != "" && c.blockSeen < last {
 				l.mu.Unlock()
 				return false
 			}
