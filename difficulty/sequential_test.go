@@ -66,6 +66,8 @@ func TestSequentialGoals(t *testing.T) {
 	t.Run("at rest", func(t *testing.T) { // published: 0.059 retargets a minute
 		require.LessOrEqual(t, trials("steady")[difftest.ReferenceJitter].High, 0.059)
 	})
+	// Of miners who are far too fast. One that is suddenly 5 to 20 times as fast floods for longer now and then, as the
+	// comment of Sequential says.
 	t.Run("no flood", func(t *testing.T) {
 		for _, name := range []string{"cold-start", "cold-start-down", "rented", "stop-and-return", "flapping", "proxy", "flooding"} {
 			sc := scenario(t, name)
